@@ -1,0 +1,1 @@
+"""fettle: from a trained model to the fastest artifact proven inside an accuracy budget."""

@@ -1,0 +1,1 @@
+"""Values and seams; nothing here imports torch."""

@@ -1,0 +1,21 @@
+"""The shape of a task: what goes into its model and how many classes come out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fettle.core.arrays import TensorSpec
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Inputs of a model (batch dimension -1) and its number of classes."""
+
+    inputs: tuple[TensorSpec, ...]
+    classes: int
+
+    @property
+    def image(self) -> tuple[int, int, int]:
+        """Channels, height and width of the first input."""
+        _, channels, height, width = self.inputs[0].shape
+        return channels, height, width

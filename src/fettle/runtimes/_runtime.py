@@ -1,0 +1,72 @@
+"""The seams of a runtime and its session."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from fettle.core.arrays import Arrays, TensorSpec
+from fettle.core.knobs import Choice, Range
+from fettle.core.plugin import Plugin
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class LayerPrecision:
+    """What one layer of the running engine really computes in."""
+
+    name: str
+    op: str
+    precision: str
+    shape: tuple[int, ...] = ()
+
+
+class Session(ABC):
+    """A model, loaded and ready to run; thread-safe where the engine is."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    @abstractmethod
+    def run(self, inputs: Arrays) -> Arrays:
+        """Return the outputs by name for inputs by name, batch first."""
+
+    def layers(self) -> list[LayerPrecision]:
+        """Return what each layer really runs in; empty when the engine doesn't tell."""
+        return []
+
+    def close(self) -> None:
+        """Give back what the session holds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime(Plugin):
+    """An engine that runs models.
+
+    `takes` says what `build` accepts: the path of an ONNX file, or a live torch module.
+    """
+
+    takes = "onnx"
+
+    threads: Annotated[int, Range(0, 1024), "threads to use; 0 uses all there are"] = 0
+    precision: Annotated[
+        str, Choice("f32", "bf16"), "what floating-point layers compute in, where the engine can"
+    ] = "f32"
+
+    def supports(self) -> str | None:
+        """Return why this runtime can't be used here, with the mend, or None when it can."""
+        return None
+
+    @abstractmethod
+    def build(self, model: Path | nn.Module, lowering: Sequence[str] = ()) -> Session:
+        """Load a model, applying the named lowering passes to a copy of its graph first.
+
+        Raises:
+            MissingError: the engine is not installed.
+            ModelError: the engine refuses the model; the message says why.
+        """
