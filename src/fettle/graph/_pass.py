@@ -1,0 +1,48 @@
+"""The seam of a graph pass: ONNX in, ONNX out."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from fettle.core.plugin import Plugin
+
+if TYPE_CHECKING:
+    from fettle.tasks import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphPass(Plugin):
+    """A rewrite of an ONNX graph; call it, implement `apply`.
+
+    A call works on the model in place and returns it. `requires` refuses a model that the pass
+    can't work on, `ensures` checks what came out: the interface must be the same.
+    """
+
+    def __call__(self, model: ir.Model, task: Task | None = None) -> ir.Model:
+        """Check, rewrite, check.
+
+        Raises:
+            ModelError: the pass can't work on this model.
+        """
+        self.requires(model)
+        before = _interface(model)
+        result = self.apply(model, task)
+        if _interface(result) != before:
+            raise AssertionError(f"{self.name()} changed the model's inputs or outputs")
+        return result
+
+    def requires(self, model: ir.Model) -> None:
+        """Raise ModelError when the pass can't work on `model`."""
+
+    @abstractmethod
+    def apply(self, model: ir.Model, task: Task | None) -> ir.Model:
+        """Return the rewritten model."""
+
+
+def _interface(model: ir.Model) -> list[tuple[str | None, ir.DataType | None]]:
+    graph = model.graph
+    return [(value.name, value.dtype) for value in (*graph.inputs, *graph.outputs)]

@@ -1,0 +1,66 @@
+"""Reading a QDQ graph: which activations are quantized, where, and with what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+
+@dataclass(frozen=True)
+class ActivationQuantizer:
+    """One QuantizeLinear of an activation and the DequantizeLinear nodes that read it."""
+
+    node: ir.Node
+    readers: tuple[ir.Node, ...]
+    scale: np.float32
+
+    @property
+    def source(self) -> ir.Value:
+        """The float tensor that is quantized."""
+        value = self.node.inputs[0]
+        assert value is not None
+        return value
+
+    @property
+    def output(self) -> ir.Value:
+        """The quantized tensor."""
+        return self.node.outputs[0]
+
+    @property
+    def nodes(self) -> tuple[ir.Node, ...]:
+        """Every node that names the scale and the zero point."""
+        return (self.node, *self.readers)
+
+
+def activation_quantizers(graph: ir.Graph) -> Iterator[ActivationQuantizer]:
+    """Yield the symmetric per-tensor int8 quantizers of activations in `graph`.
+
+    One whose quantized tensor is read by anything but DequantizeLinear is passed over.
+    """
+    for node in list(graph):
+        if node.op_type != "QuantizeLinear" or len(node.inputs) < 3:
+            continue
+        scale, zero = constant_of(node.inputs[1]), constant_of(node.inputs[2])
+        readers = tuple(usage.node for usage in node.outputs[0].uses())
+        symmetric = zero is not None and zero.dtype == np.int8 and not zero.any()
+        by_tensor = scale is not None and scale.size == 1
+        plain = all(reader.op_type == "DequantizeLinear" for reader in readers)
+        if symmetric and by_tensor and plain and not node.outputs[0].is_graph_output():
+            assert scale is not None
+            yield ActivationQuantizer(node, readers, np.float32(scale.reshape(())))
+
+
+def constant_of(value: ir.Value | None) -> np.ndarray | None:
+    """Return the array behind a value that is an initializer or a Constant, else None."""
+    if value is None:
+        return None
+    if value.const_value is not None:
+        return value.const_value.numpy()
+    producer = value.producer()
+    if producer is not None and producer.op_type == "Constant":
+        attribute = producer.attributes.get("value")
+        return attribute.as_tensor().numpy() if attribute is not None else None
+    return None
