@@ -1,1 +1,1 @@
-"""TODO"""
+"""Data sources, one a file: `fettle.tasks.sources.npz` is what `npz:FILE` reads."""
