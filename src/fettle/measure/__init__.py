@@ -1,1 +1,48 @@
-"""TODO"""
+"""Measure: numbers with units, intervals and sample counts, and the verdict's statistics.
+
+Sizes and operation counts are exact; latencies are interleaved; quality is paired.
+"""
+
+from fettle.measure._metric import Artifact, Metric
+from fettle.measure.latency import (
+    Plan,
+    Ratio,
+    Samples,
+    Subject,
+    median_latency,
+    noise,
+    noise_in,
+    ratio,
+    summary,
+    throughput,
+    time_interleaved,
+    too_noisy,
+    twin_of,
+)
+from fettle.measure.quality import Agreement, agreement, outputs_of, run_batch, scores_of
+from fettle.measure.size import file_bytes, onnx_bytes
+
+__all__ = [
+    "Agreement",
+    "Artifact",
+    "Metric",
+    "Plan",
+    "Ratio",
+    "Samples",
+    "Subject",
+    "agreement",
+    "file_bytes",
+    "median_latency",
+    "noise",
+    "noise_in",
+    "onnx_bytes",
+    "outputs_of",
+    "ratio",
+    "run_batch",
+    "scores_of",
+    "summary",
+    "throughput",
+    "time_interleaved",
+    "too_noisy",
+    "twin_of",
+]

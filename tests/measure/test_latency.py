@@ -1,0 +1,236 @@
+import gc
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from fettle.core.errors import InputError
+from fettle.measure import _timing, latency
+from fettle.measure._intervals import median_interval
+from fettle.measure._timing import collector_at_rest, order_of, share_out, time_block
+from fettle.measure.latency import (
+    Plan,
+    Ratio,
+    Samples,
+    Subject,
+    median_latency,
+    noise,
+    ratio,
+    summary,
+    throughput,
+    time_interleaved,
+    too_noisy,
+    twin_of,
+)
+
+MS = 1_000_000
+
+
+class FakeTime:
+    """A clock that only the subjects move: time is exact, and the tests are deterministic."""
+
+    def __init__(self, monkeypatch):
+        self.now = 0
+        self.log = []
+        monkeypatch.setattr(_timing, "clock", lambda: self.now)
+
+    def subject(self, label, ms, **given):
+        def run():
+            self.now += int(next(costs) * MS)
+            self.log.append(label)
+
+        costs = iter(ms) if hasattr(ms, "__next__") else iter(lambda: ms, None)
+        return Subject(label, run, **given)
+
+
+@pytest.fixture
+def time(monkeypatch):
+    return FakeTime(monkeypatch)
+
+
+def samples_of(*blocks, batch=1):
+    return Samples("s", batch, 1, tuple(np.array(block, dtype=float) for block in blocks))
+
+
+def test_each_duration_is_that_of_its_run(time):
+    subject = time.subject("a", iter([9, 1, 2, 3]))
+    np.testing.assert_allclose(time_block(subject.run, 3, settle_seconds=0), [1, 2, 3])
+
+
+def test_a_block_opens_with_uncounted_runs_until_it_settled(time):
+    subject = time.subject("a", iter([4, 4, 4, 1, 1]))
+    np.testing.assert_allclose(time_block(subject.run, 2, settle_seconds=0.010), [1, 1])
+
+
+def test_interleaved_gives_every_subject_every_round(time):
+    subjects = [time.subject("a", 1), time.subject("b", 3, batch=8, threads=2)]
+    found = time_interleaved(subjects, Plan(seconds=10))
+    assert list(found) == ["a", "b"]
+    assert len(found["a"].blocks) == len(found["b"].blocks) == 24
+    np.testing.assert_allclose(found["b"].ms, 3)
+    assert (found["b"].batch, found["b"].threads) == (8, 2)
+    assert ratio(found["b"], found["a"]) == Ratio(3, 3, 3)
+
+
+def test_blocks_alternate_and_change_their_order(time):
+    subjects = [time.subject("a", 1), time.subject("b", 1)]
+    time_interleaved(subjects, Plan(seconds=1, warmup_seconds=0))
+    changes = [
+        label for label, before in zip(time.log[1:], time.log, strict=False) if label != before
+    ]
+    assert len(changes) >= 20
+    assert {"a", "b"} == set(changes)
+
+
+def test_a_drift_of_the_machine_leaves_the_ratio_alone(time):
+    """The machine slows by half while timing: the latency says so, the ratio does not."""
+    slow = lambda base: (base * (1 + time.now / (8_000 * MS)) for _ in iter(int, 1))  # noqa: E731
+    subjects = [time.subject("a", slow(2.0)), time.subject("b", slow(1.0))]
+    found = time_interleaved(subjects, Plan(seconds=4))
+    assert found["a"].medians[-1] > 1.4 * found["a"].medians[0]
+    measured = ratio(found["a"], found["b"])
+    assert measured.low <= 2 <= measured.high
+    assert measured.value == pytest.approx(2, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("cost_ms", "seconds", "samples"),
+    [([0.05, 0.1], 5, 1000), ([0.5, 1], 5, 1000), ([1, 2], 5, 1000), ([1, 50], 10, 1000)],
+)
+def test_a_thousand_samples_where_they_fit(time, cost_ms, seconds, samples):
+    subjects = [time.subject(str(ms), ms, threads=2) for ms in cost_ms]
+    found = time_interleaved(subjects, Plan.for_budget(seconds))
+    assert len(found[str(cost_ms[0])].ms) >= samples
+    assert time.now / MS / 1000 < 1.15 * seconds + 0.2 * len(subjects)
+
+
+def test_slow_subjects_get_fewer_rounds_but_never_fewer_than_six(time):
+    found = time_interleaved([time.subject("a", 300), time.subject("b", 400)], Plan.for_budget(1))
+    assert len(found["a"].blocks) == 6
+    assert len(found["a"].ms) == 6
+
+
+def test_cheap_subjects_stop_early(time):
+    time_interleaved([time.subject("a", 1)], Plan.for_budget(1000))
+    assert time.now / MS < 3000
+
+
+def test_summary_uses_order_statistics_and_no_thin_p99():
+    few = summary(samples_of([4, 1, 3, 2], batch=8))
+    assert few == {
+        "p50": 2, "p90": 4, "p95": 4, "p99": None, "mean": 2.5, "n": 4, "batch": 8, "threads": 1,
+    }  # fmt: skip
+    many = summary(samples_of(np.arange(1, 501), np.arange(501, 1001)))
+    assert (many["p50"], many["p90"], many["p95"], many["p99"]) == (500, 900, 950, 990)
+    assert summary(samples_of(np.arange(999)))["p99"] is None
+
+
+def test_throughput_counts_examples():
+    assert throughput(samples_of([2, 2], [4, 4], batch=6)) == pytest.approx(2000)
+
+
+def test_median_latency_has_an_interval():
+    found = median_latency(samples_of(*([ms] * 3 for ms in range(1, 12))))
+    assert (found.value, found.unit, found.better, found.n) == (6, "ms", "lower", 33)
+    assert found.low < 6 < found.high
+
+
+@pytest.mark.parametrize("n", [6, 7, 10, 25, 100])
+def test_the_interval_of_a_median_holds_95_percent_and_is_the_tightest(n):
+    _, low, high = median_interval(np.arange(1, n + 1)[::-1])
+    k = int(low)
+    assert high == n + 1 - k
+    missed = 2 * stats.binom.cdf(k - 1, n, 0.5)
+    assert missed <= 0.05
+    assert 2 * stats.binom.cdf(k, n, 0.5) > 0.05
+
+
+def test_the_interval_of_a_median_covers_in_simulation():
+    rng = np.random.default_rng(0)
+    hits = [
+        low <= 1.0 <= high
+        for _, low, high in (median_interval(np.exp(rng.normal(size=20))) for _ in range(2000))
+    ]
+    assert np.mean(hits) >= 0.945
+
+
+def test_fewer_than_six_values_give_the_extremes():
+    assert median_interval(np.array([3.0, 1.0, 2.0])) == (2, 1, 3)
+    assert median_interval(np.array([5.0])) == (5, 5, 5)
+
+
+def test_a_ratio_needs_one_call(time):
+    with pytest.raises(InputError, match="one call"):
+        ratio(samples_of([1], [1]), samples_of([1]))
+
+
+def test_noise_is_the_subject_against_itself(time):
+    assert noise(time.subject("a", 1), Plan(seconds=1)) == Ratio(1, 1, 1)
+    assert twin_of(time.subject("a", 1)).label == "a (again)"
+
+
+def test_too_noisy_says_what_it_means():
+    assert too_noisy(Ratio(1.0, 0.98, 1.03)) is None
+    message = too_noisy(Ratio(1.0, 0.9, 1.03))
+    assert message is not None
+    assert "noisy" in message
+    assert "10%" in message
+    assert too_noisy(Ratio(1.0, 0.98, 1.03), limit=0.01)
+
+
+def test_wrong_subjects_and_plans_are_refused(time):
+    one = time.subject("a", 1)
+    for wrong in ([], [one, one]):
+        with pytest.raises(InputError, match="distinct labels"):
+            time_interleaved(wrong)
+    with pytest.raises(InputError, match="batch"):
+        Subject("a", print, batch=0)
+    with pytest.raises(InputError, match="rounds"):
+        Plan(rounds=5)
+    with pytest.raises(InputError, match="negative"):
+        Plan(seconds=-1)
+
+
+def test_what_a_subject_raises_passes_and_the_collector_comes_back():
+    def fails():
+        raise ValueError("engine")
+
+    with pytest.raises(ValueError, match="engine"):
+        time_interleaved([Subject("a", fails)])
+    assert gc.isenabled()
+
+
+def test_the_collector_rests_while_timing(time):
+    seen = []
+    time_interleaved(
+        [Subject("a", lambda: (seen.append(gc.isenabled()), time.subject("", 1).run()))],
+        Plan(seconds=0.1, warmup_seconds=0),
+    )
+    assert seen
+    assert not any(seen)
+    gc.disable()
+    try:
+        with collector_at_rest():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+def test_the_order_is_fair():
+    turns = [order_of(3, turn) for turn in range(6)]
+    assert turns[:2] == [[0, 1, 2], [2, 1, 0]]
+    for place in range(3):
+        assert sorted(turn[place] for turn in turns) == [0, 0, 1, 1, 2, 2]
+
+
+def test_sharing_serves_the_small_first():
+    assert share_out(10, [1, 100, 100]) == [1, 4.5, 4.5]
+    assert share_out(10, [1, 2, 3]) == [1, 2, 3]
+    assert share_out(0, [1, 2]) == [0, 0]
+
+
+def test_the_real_clock_runs_too():
+    found = time_interleaved([Subject("a", lambda: sum(range(100)))], Plan(seconds=0.1))
+    assert (found["a"].ms > 0).all()
+    assert latency.summary(found["a"])["n"] == len(found["a"].ms)
