@@ -1,0 +1,97 @@
+"""From a line such as `cifar:resnet20` to a module."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from torch import nn
+
+from fettle.core.errors import MissingError, ModelError, UnknownName
+from fettle.core.shelf import INSTALL
+from fettle.core.signature import Signature
+from fettle.models import _function, _timm, _torchvision, cifar
+from fettle.models._origin import Origin, mark
+from fettle.models._onnx_file import is_onnx
+from fettle.models._weights import load_weights
+
+FAMILIES = ("cifar", "timm", "torchvision")
+
+
+def load(
+    spec: str,
+    *,
+    weights: str | Path | None = None,
+    signature: Signature | None = None,
+    pretrained: bool = False,
+) -> nn.Module:
+    """Return the module that `spec` describes, on the CPU, in evaluation mode.
+
+    Args:
+        spec: `cifar:resnet20`, `torchvision:NAME`, `timm:NAME`, `path/file.py:function` or
+            `package.module:function`.
+        weights: a file of weights, `.safetensors` or `.pt`.
+        signature: of the task; without it the family's own classes and channels hold.
+        pretrained: with the family's published weights, which may need a network.
+
+    Raises:
+        UnknownName: no such family or model.
+        MissingError: the package of the family is not installed.
+        ModelError: the model or its weights can't be used.
+
+    Example:
+        >>> sum(p.numel() for p in load("cifar:resnet20").parameters())
+        269722
+    """
+    origin = Origin.of(spec.strip(), signature)
+    module = mark(_build(origin, pretrained), origin)
+    if weights is not None:
+        load_weights(module, weights)
+    return module
+
+
+def rebuild(origin: Origin) -> nn.Module:
+    """Return the same architecture again, untrained.
+
+    Raises:
+        UnknownName: no such family or model.
+        MissingError: the package of the family is not installed.
+        ModelError: the model can't be built any more.
+    """
+    return mark(_build(origin, pretrained=False), origin)
+
+
+def _build(origin: Origin, pretrained: bool) -> nn.Module:
+    family, _, name = origin.spec.partition(":")
+    if is_onnx(origin.spec):
+        raise ModelError(f"`{origin.spec}` is an ONNX graph, and a torch module was expected")
+    if family == "torchvision":
+        _need("torchvision", origin.spec)
+        return _torchvision.build(name, origin, pretrained)
+    if family == "timm":
+        _need("timm", origin.spec)
+        return _timm.build(name, origin, pretrained)
+    if pretrained:
+        raise ModelError(f"`{origin.spec}` has no published weights; give a file of weights")
+    if family == "cifar":
+        return cifar.build(name, origin.classes or 10, origin.in_channels or 3)
+    return _own(origin, family)
+
+
+def _own(origin: Origin, family: str) -> nn.Module:
+    place, colon, _ = origin.spec.rpartition(":")
+    if not colon or not (place.endswith(".py") or _exists(place)):
+        raise UnknownName("model family", family, [f"{known}:" for known in FAMILIES])
+    return _function.build(origin.spec, origin)
+
+
+def _need(package: str, spec: str) -> None:
+    if not _exists(package):
+        raise MissingError(f"`{spec}` needs the package `{package}`", INSTALL[package])
+
+
+def _exists(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ModuleNotFoundError, ValueError):
+        return False
