@@ -1,1 +1,19 @@
-"""TODO"""
+"""One plain fit loop: mixed precision, several devices, checkpoint and resume, progress."""
+
+from fettle.train.evaluate import accuracy, predict
+from fettle.train.fit import fit
+from fettle.train.history import EpochRecord, History
+from fettle.train.hooks import Hooks, keep_mode, switch_mode
+from fettle.train.plan import FitPlan
+
+__all__ = [
+    "EpochRecord",
+    "FitPlan",
+    "History",
+    "Hooks",
+    "accuracy",
+    "fit",
+    "keep_mode",
+    "predict",
+    "switch_mode",
+]
