@@ -5,14 +5,15 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from fettle.core.errors import MissingError, ModelError, UnknownName
 from fettle.core.shelf import INSTALL
 from fettle.core.signature import Signature
 from fettle.models import _function, _timm, _torchvision, cifar
-from fettle.models._origin import Origin, mark
 from fettle.models._onnx_file import is_onnx
+from fettle.models._origin import Origin, mark
 from fettle.models._weights import load_weights
 
 FAMILIES = ("cifar", "timm", "torchvision")
@@ -24,6 +25,7 @@ def load(
     weights: str | Path | None = None,
     signature: Signature | None = None,
     pretrained: bool = False,
+    seed: int = 0,
 ) -> nn.Module:
     """Return the module that `spec` describes, on the CPU, in evaluation mode.
 
@@ -33,6 +35,7 @@ def load(
         weights: a file of weights, `.safetensors` or `.pt`.
         signature: of the task; without it the family's own classes and channels hold.
         pretrained: with the family's published weights, which may need a network.
+        seed: of the random weights that a model without others starts with.
 
     Raises:
         UnknownName: no such family or model.
@@ -44,7 +47,9 @@ def load(
         269722
     """
     origin = Origin.of(spec.strip(), signature)
-    module = mark(_build(origin, pretrained), origin)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = mark(_build(origin, pretrained), origin)
     if weights is not None:
         load_weights(module, weights)
     return module

@@ -10,6 +10,7 @@ are those of akamaster/pytorch_resnet_cifar10.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
@@ -24,20 +25,46 @@ _NAME = re.compile(r"resnet(\d{1,4})(?:x(\d{1,2}(?:\.\d{1,3})?))?")
 
 
 class Shortcut(nn.Module):
-    """Takes every `stride`-th pixel, and pads `before` and `after` channels of zeros.
+    """Takes every `stride`-th pixel; channel j of its output is channel `source[j]` of its input.
 
-    Pruning tools take padding for an element-wise operation: they believe that channel i stays
-    channel i, while it becomes i + `before`. Prune only channels that no shortcut carries.
+    Where `source[j]` is -1 the output is zero: at first, those are padding at both ends. Tools for
+    structured pruning take padding for an element-wise operation, in which channel i stays channel
+    i. Tell them that this is a layer whose inputs and outputs go by `drop_inputs`, `drop_outputs`.
     """
 
-    def __init__(self, stride: int, before: int, after: int) -> None:
+    def __init__(self, stride: int, channels_in: int, channels: int) -> None:
         super().__init__()
-        self.stride, self.before, self.after = stride, before, after
+        self.stride, self.in_channels = stride, channels_in
+        before, after = (channels - channels_in) // 2, -(-(channels - channels_in) // 2)
+        self.source = (*(-1,) * before, *range(channels_in), *(-1,) * after)
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of the output."""
+        return len(self.source)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return `x` (n, c, h, w) as (n, before + c + after, ⌈h/stride⌉, ⌈w/stride⌉)."""
+        """Return `x` (n, in_channels, h, w) as (n, out_channels, ⌈h/stride⌉, ⌈w/stride⌉)."""
         sampled = x[:, :, :: self.stride, :: self.stride]
-        return F.pad(sampled, (0, 0, 0, 0, self.before, self.after))
+        before = self.source.index(0) if 0 in self.source else 0
+        after = self.out_channels - self.in_channels - before
+        if self.source == (*(-1,) * before, *range(self.in_channels), *(-1,) * after):
+            return F.pad(sampled, (0, 0, 0, 0, before, after))
+        with_zero = F.pad(sampled, (0, 0, 0, 0, 0, 1))  # (n, in_channels + 1, …)
+        rows = [self.in_channels if i < 0 else i for i in self.source]
+        return with_zero.index_select(1, torch.tensor(rows, device=x.device))
+
+    def drop_outputs(self, indices: Collection[int]) -> None:
+        """Remove these channels of the output."""
+        gone = set(indices)
+        self.source = tuple(i for j, i in enumerate(self.source) if j not in gone)
+
+    def drop_inputs(self, indices: Collection[int]) -> None:
+        """Remove these channels of the input; outputs that took them become zero."""
+        left = [i for i in range(self.in_channels) if i not in set(indices)]
+        place = {old: new for new, old in enumerate(left)}
+        self.source = tuple(place.get(i, -1) for i in self.source)
+        self.in_channels = len(left)
 
 
 class Block(nn.Module):
@@ -49,9 +76,8 @@ class Block(nn.Module):
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = _conv(channels, channels, 1)
         self.bn2 = nn.BatchNorm2d(channels)
-        new = channels - channels_in
-        changes = stride != 1 or new
-        self.shortcut = Shortcut(stride, new // 2, new - new // 2) if changes else nn.Identity()
+        changes = stride != 1 or channels != channels_in
+        self.shortcut = Shortcut(stride, channels_in, channels) if changes else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (n, channels, ⌈h/stride⌉, ⌈w/stride⌉)."""
