@@ -69,6 +69,7 @@ def test_a_shortcut_that_lost_channels_still_leads_the_others_right():
     assert (shortcut.in_channels, shortcut.out_channels) == (3, 6)
 
 
+@pytest.mark.filterwarnings(r"ignore:.isinstance\(treespec, LeafSpec\):FutureWarning")
 @pytest.mark.parametrize("pruned", [False, True])
 def test_it_exports_with_a_free_batch(tmp_path, pruned):
     module = models.load("cifar:resnet8")
