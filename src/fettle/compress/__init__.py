@@ -1,1 +1,5 @@
-"""TODO"""
+"""Compression techniques: torch module in, torch module out."""
+
+from fettle.compress._technique import Technique
+
+__all__ = ["Technique"]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import onnx_ir as ir
 
+from fettle.core.machine import Machine
 from fettle.core.plugin import Plugin
 
 if TYPE_CHECKING:

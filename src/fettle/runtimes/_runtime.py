@@ -40,6 +40,7 @@ class Session(ABC):
         """Return what each layer really runs in; empty when the engine doesn't tell."""
         return []
 
+    @abstractmethod
     def close(self) -> None:
         """Give back what the session holds."""
 

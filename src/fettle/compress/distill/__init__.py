@@ -1,1 +1,1 @@
-"""TODO"""
+"""Distillation: a student learns from a teacher."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Pruning: weights, channels or blocks are removed."""

@@ -67,6 +67,7 @@ MOVERS = {
     _aten.pad.default,
     _aten.constant_pad_nd.default,
     _aten.cat.default,
+    _aten.index_select.default,
     _aten.channel_shuffle.default,
     _aten.chunk.default,
 }

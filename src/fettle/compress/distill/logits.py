@@ -1,0 +1,61 @@
+"""Distillation of logits: train a student on the teacher's softened outputs.
+
+What it does: trains `student` with L = α·T²·KL(teacher ‖ student) + (1 − α)·cross-entropy. The
+teacher is the one of the context (`--teacher`), else the model that comes in. Without a `student`
+the model that comes in is trained itself.
+
+When to use it: whenever there is training data. Depth and width of the student decide the speed,
+and shallower students gain more of it than thinner ones.
+
+Expected effect: 2–5 × faster for 0.5–3 points, by the capacity of the student. Its limit is the
+student's capacity: choose a larger one when the drop is too large.
+
+Papers: Hinton, Vinyals, Dean 2015 (arXiv 1503.02531); with `standardize`, Sun et al. 2024.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Annotated
+
+from torch import nn
+
+from fettle import models
+from fettle.compress._distillation import Distillation, DistillingLoss
+from fettle.compress._technique import Technique
+from fettle.core.knobs import Choice, Range, Text
+from fettle.tasks import Task
+from fettle.train import FitPlan, Hooks, fit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Logits(Technique):
+    """Knowledge distillation on logits (Hinton et al., 2015)."""
+
+    student: Annotated[
+        str, Text("model name"), "architecture to train from scratch; empty: the model that came in"
+    ] = ""
+    alpha: Annotated[float, Range(0, 1), "share of the teacher's loss; the rest is labels'"] = 0.7
+    temperature: Annotated[float, Range(1, 20), "how much the logits are softened"] = 3.0
+    standardize: Annotated[bool, Choice(False, True), "z-score the logits first"] = False
+    epochs: Annotated[int, Range(1, 1000), "passes over the training data"] = 20
+    lr: Annotated[float, Range(1e-6, 1, log=True), "peak learning rate"] = 0.05
+    batch_size: Annotated[int, Range(1, 65536, "examples"), "examples a step"] = 64
+    optimizer: Annotated[str, Choice("sgd", "adamw"), "how weights are updated"] = "sgd"
+
+    def apply(self, model: nn.Module, task: Task) -> nn.Module:
+        """Return the trained student."""
+        teacher, student = self._pair(model, task)
+        how = Distillation(self.alpha, self.temperature, self.standardize)
+        plan = FitPlan(
+            epochs=self.epochs, lr=self.lr, batch_size=self.batch_size, optimizer=self.optimizer
+        )
+        fit(student, task, plan, self.context, Hooks(loss=DistillingLoss(teacher, task, how)))
+        return student
+
+    def _pair(self, model: nn.Module, task: Task) -> tuple[nn.Module, nn.Module]:
+        teacher = self.context.teacher or copy.deepcopy(model)
+        if not self.student:
+            return teacher, model
+        return teacher, models.load(self.student, signature=task.signature, seed=self.context.seed)

@@ -1,0 +1,63 @@
+"""Static post-training quantization: int8 weights and activations, ranges from calibration.
+
+What it does: folds batch norms, observes every activation on the calibration split, and writes
+the symmetric int8 master (see `_quantizer`), which runs as true INT8 on every engine.
+
+When to use it: first. It takes seconds and no labels.
+
+Expected effect: a quarter of the size, 2–4 × the speed with VNNI and more with AMX, 0–1 point
+lost; small and depthwise nets lose more: then `quantize.aware`.
+
+Papers: Jacob et al. 2018 (arXiv 1712.05877); Nagel et al. 2021 (arXiv 2106.08295).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from torch import nn
+
+from fettle.compress._technique import Technique
+from fettle.compress.quantize import _pt2e
+from fettle.core.errors import ModelError
+from fettle.core.knobs import Choice, Range
+from fettle.tasks import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Static(Technique):
+    """Post-training quantization with calibrated activation ranges."""
+
+    final = True
+
+    calibrator: Annotated[
+        str, Choice("mse", "minmax"), "range of an activation: least squared error, or extremes"
+    ] = "mse"
+    samples: Annotated[int, Range(1, 100_000, "examples"), "calibration examples, at most"] = 256
+    batch_size: Annotated[int, Range(1, 4096, "examples"), "examples a calibration batch"] = 32
+
+    def apply(self, model: nn.Module, task: Task) -> nn.Module:
+        """Return the converted graph."""
+        prepared = _pt2e.prepare(model, task, self.calibrator)
+        self._calibrate(prepared, task)
+        converted = _pt2e.convert(prepared)
+        if not _pt2e.count_quantized(converted):
+            raise ModelError(
+                f"`{self.name()}` found nothing to quantize: no convolution or linear layer with"
+                " a weight of its own; leave it out of the recipe"
+            )
+        return converted
+
+    @torch.no_grad()
+    def _calibrate(self, prepared: nn.Module, task: Task) -> None:
+        total = min(self.samples, task.size("calibrate"))
+        seen = 0
+        with self.context.progress.bar("calibrate", total) as bar:
+            for batch in task.batches("calibrate", self.batch_size):
+                if seen >= total:
+                    break
+                prepared(*(torch.from_numpy(array) for array in batch.inputs.values()))
+                seen += len(batch)
+                bar.step(amount=len(batch))

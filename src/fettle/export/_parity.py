@@ -1,0 +1,113 @@
+"""Does the exported graph compute what the module computes?
+
+The graph runs in onnxruntime without any optimization, so that Q/DQ pairs are computed as written
+and the comparison is of the graph alone, not of an engine's kernels.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from torch import nn
+
+from fettle.core.errors import ParityError
+from fettle.tasks import Task
+
+
+@dataclass(frozen=True)
+class ParityLimits:
+    """What is still the same.
+
+    `mean` and `maximum` bound the absolute difference of outputs relative to the module's mean
+    absolute output; `agreement` bounds the share of examples with the same top-1 class. A
+    quantized graph may round differently at ties, and a tie in an early layer moves an output by
+    a quantization step: so its limits are wider.
+    """
+
+    mean: float = 1e-4
+    maximum: float = 1e-2
+    agreement: float = 0.999
+
+    @classmethod
+    def quantized(cls) -> ParityLimits:
+        """Return the limits for a graph with Q/DQ pairs."""
+        return cls(mean=0.05, maximum=2.0, agreement=0.98)
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Differences between a module and its graph, relative to the mean absolute output."""
+
+    mean_difference: float
+    max_difference: float
+    agreement: float
+    n: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return asdict(self)
+
+
+def check_parity(
+    module: nn.Module, path: Path, task: Task, limits: ParityLimits, examples: int = 128
+) -> Parity:
+    """Compare `module` with the ONNX file at `path` on calibration examples.
+
+    Raises:
+        ParityError: they differ by more than `limits` allow.
+    """
+    ours, theirs = [], []
+    session = _reference_session(path)
+    names = [value.name for value in session.get_inputs()]
+    batches = task.batches("calibrate", batch_size=32)
+    for batch in itertools.islice(batches, max(examples // 32, 1)):
+        arrays = list(batch.inputs.values())
+        ours.append(_run(module, arrays))
+        theirs.append(session.run(None, dict(zip(names, arrays, strict=True)))[0])
+    parity = _compare(np.concatenate(ours), np.concatenate(theirs))
+    _refuse(parity, limits, path)
+    return parity
+
+
+def _compare(ours: np.ndarray, theirs: np.ndarray) -> Parity:
+    size = float(np.abs(ours).mean()) or 1.0
+    difference = np.abs(ours - theirs) / size
+    same = ours.reshape(len(ours), -1).argmax(1) == theirs.reshape(len(theirs), -1).argmax(1)
+    return Parity(float(difference.mean()), float(difference.max()), float(same.mean()), len(ours))
+
+
+def _refuse(parity: Parity, limits: ParityLimits, path: Path) -> None:
+    holds = (
+        parity.mean_difference <= limits.mean
+        and parity.max_difference <= limits.maximum
+        and parity.agreement >= min(limits.agreement, 1 - 1.01 / parity.n)
+    )
+    if not holds:  # also when a difference is NaN
+        raise ParityError(
+            f"{path.name} doesn't compute what its module computes: over {parity.n} examples the"
+            f" mean difference is {parity.mean_difference:.2g} of the mean output (limit"
+            f" {limits.mean:.2g}), the largest {parity.max_difference:.2g} (limit"
+            f" {limits.maximum:.2g}), top-1 agreement {parity.agreement:.2%} (limit"
+            f" {limits.agreement:.2%}); is the module in eval mode, free of random operations and"
+            " of branches on data? Otherwise this is a fault of the exporter: please report it"
+        )
+
+
+@torch.no_grad()
+def _run(module: nn.Module, arrays: list[np.ndarray]) -> np.ndarray:
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    result: np.ndarray = module(*(torch.from_numpy(a).to(device) for a in arrays)).cpu().numpy()
+    return result
+
+
+def _reference_session(path: Path) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,114 @@
+"""ONNX export through `torch.onnx.export(dynamo=True)`: dynamic batch, checked, compared."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+import torch
+from torch import nn
+from torch.export import Dim
+from torch.fx import GraphModule
+
+from fettle.core.errors import ModelError
+from fettle.core.files import replacing_folder
+from fettle.export._parity import Parity, ParityLimits, check_parity
+from fettle.tasks import Task
+
+OPSET = 20
+# A protobuf file can't pass 2 GiB; past this many bytes weights go beside the graph.
+EXTERNAL_FROM_BYTES = 1_500_000_000
+_EXAMPLES = 2  # a batch of 1 would be taken for a constant
+
+
+def export_onnx(module: nn.Module, task: Task, folder: Path) -> Parity:
+    """Write `folder/model.onnx` (and `model.onnx.data` when it is large), and prove it.
+
+    The graph has the task's input names, one output `logits`, a free batch dimension and constants
+    folded; it passed the ONNX checker, and its outputs were compared with the module's.
+
+    Raises:
+        ModelError: the module can't be exported.
+        ParityError: the graph computes something else than the module.
+    """
+    if not isinstance(module, GraphModule):
+        module.eval()
+    with replacing_folder(folder) as temporary:
+        path = temporary / "model.onnx"
+        quantized = _write(module, task, path)
+        limits = ParityLimits.quantized() if quantized else ParityLimits()
+        return check_parity(module, path, task, limits)
+
+
+def _write(module: nn.Module, task: Task, path: Path) -> bool:
+    """Export to `path`; return whether the graph is quantized."""
+    inputs = task.example_inputs(_EXAMPLES)
+    tensors = tuple(torch.from_numpy(array) for array in inputs.values())
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                module,
+                tensors,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=list(inputs),
+                output_names=["logits"],
+                dynamic_shapes=tuple({0: Dim("batch", min=1)} for _ in tensors),
+                verbose=False,
+            )
+    except Exception as error:  # the exporter raises whatever the model's own code provokes
+        raise ModelError(
+            f"the model can't be exported to ONNX: {_first_line(error)}. An operator that ONNX"
+            " lacks, or a branch on data, is the usual cause"
+        ) from error
+    assert program is not None
+    _strip(program.model)
+    large = _tensor_bytes(program.model) > EXTERNAL_FROM_BYTES
+    ir.save(program.model, path, external_data=f"{path.name}.data" if large else None)
+    onnx.checker.check_model(path, full_check=True)
+    return any(node.op_type == "QuantizeLinear" for node in program.model.graph)
+
+
+def _strip(model: ir.Model) -> None:
+    """Remove the exporter's notes (stack traces, machine paths): they outweigh a small model."""
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    model.doc_string = model.graph.doc_string = None
+    for node in model.graph:
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+
+
+def _tensor_bytes(model: ir.Model) -> int:
+    tensors = (value.const_value for value in model.graph.initializers.values())
+    return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
+
+def _first_line(error: Exception) -> str:
+    cause = error.__cause__ or error
+    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the exporter's deprecation chatter; errors still come through."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,28 @@
+"""Applying the named lowering passes to a copy of the master, in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx_ir as ir
+
+from fettle.core.errors import ModelError
+from fettle.core.shelf import PASSES
+
+
+def lowered(model: Path, lowering: Sequence[str]) -> Path | bytes:
+    """Return `model` itself when nothing is to be lowered, else the bytes of the lowered graph.
+
+    Raises:
+        ModelError: the file is missing, or no ONNX model.
+        UnknownName: a pass that doesn't exist.
+    """
+    if not model.is_file():
+        raise ModelError(f"the ONNX file {model} was expected and is not there")
+    if not lowering:
+        return model
+    graph = ir.load(model)
+    for name in lowering:
+        graph = PASSES.make(name)(graph)  # type: ignore[operator]  # every pass is callable
+    return ir.to_proto(graph).SerializeToString()  # type: ignore[no-any-return]

@@ -1,0 +1,116 @@
+"""OpenVINO on the CPU.
+
+The precision of floating-point layers is pinned: left alone, OpenVINO silently computes in bf16
+where the processor has it. A Q/DQ master runs in INT8 as it is. Each thread has its own request.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fettle.core.arrays import Arrays, TensorSpec
+from fettle.core.errors import MissingError, ModelError
+from fettle.core.machine import this_machine, usable_threads
+from fettle.core.shelf import INSTALL
+from fettle.runtimes._lowering import lowered
+from fettle.runtimes._runtime import LayerPrecision, Runtime, Session
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_FLOAT_OF = {"f32": "f32", "bf16": "bf16"}
+_INTEGERS = {"i8": "int8", "u8": "int8"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenVino(Runtime):
+    """OpenVINO's CPU plug-in, tuned for latency."""
+
+    def supports(self) -> str | None:
+        """Say what is missing here."""
+        try:
+            import openvino  # noqa: F401  (only whether it is there)
+        except ImportError:
+            return f"the package `openvino` is not installed: {INSTALL['openvino']}"
+        bf16 = {"avx512_bf16", "amx_bf16", "arm_bf16"} & set(this_machine().isa)
+        if self.precision == "bf16" and not bf16:
+            return "this processor has no bf16 arithmetic: use openvino(precision='f32')"
+        return None
+
+    def build(self, model: Path | nn.Module, lowering: Sequence[str] = ()) -> Session:
+        """Load the ONNX file `model`."""
+        try:
+            import openvino
+        except ImportError as error:
+            raise MissingError("the runtime `openvino`", INSTALL["openvino"]) from error
+        assert isinstance(model, Path)
+        graph = lowered(model, lowering)
+        properties = {
+            "INFERENCE_PRECISION_HINT": _FLOAT_OF[self.precision],
+            "INFERENCE_NUM_THREADS": str(self.threads or usable_threads()),
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": "1",
+        }
+        try:
+            core = openvino.Core()
+            network = core.read_model(graph if isinstance(graph, bytes) else str(graph))
+            return OpenVinoSession(core.compile_model(network, "CPU", properties))
+        except RuntimeError as error:
+            raise ModelError(f"OpenVINO refuses the model: {_reason(error)}") from error
+
+
+class OpenVinoSession(Session):
+    """One compiled model."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._compiled, self._local = compiled, threading.local()
+        self.inputs = tuple(_spec(port) for port in compiled.inputs)
+        self.outputs = tuple(_spec(port) for port in compiled.outputs)
+
+    def run(self, inputs: Arrays) -> Arrays:
+        """Return the outputs by name, as copies of the engine's own memory."""
+        request = self._request()
+        request.infer(inputs, share_inputs=True)
+        return {
+            spec.name: np.array(request.get_output_tensor(index).data)
+            for index, spec in enumerate(self.outputs)
+        }
+
+    def _request(self) -> Any:
+        if not hasattr(self._local, "request"):
+            self._local.request = self._compiled.create_infer_request()
+        return self._local.request
+
+    def layers(self) -> list[LayerPrecision]:
+        """Read each layer's precision from the runtime model."""
+        operators = self._compiled.get_runtime_model().get_ordered_ops()
+        return [_layer(operator) for operator in operators]
+
+    def close(self) -> None:
+        """Drop the compiled model and this thread's request."""
+        self._local = threading.local()
+        del self._compiled
+
+
+def _spec(port: Any) -> TensorSpec:
+    shape = tuple(
+        dimension.get_length() if dimension.is_static else -1 for dimension in port.partial_shape
+    )
+    return TensorSpec(port.any_name, np.dtype(port.element_type.to_dtype()).name, shape)
+
+
+def _layer(operator: Any) -> LayerPrecision:
+    info = operator.get_rt_info()
+    kind, precision = str(info["layerType"].value), str(info["runtimePrecision"].value)
+    return LayerPrecision(operator.get_friendly_name(), kind, _INTEGERS.get(precision, precision))
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

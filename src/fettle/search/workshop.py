@@ -1,0 +1,249 @@
+"""The workshop: makes the artifact of a recipe, one cached stage after the other.
+
+A stage's key is a hash of its parent's key, the plug-in with all its knobs, the data, the seed,
+the teacher and the versions of the libraries at work: whatever could change what comes out.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fettle.core.context import Context
+from fettle.core.errors import ModelError
+from fettle.core.hashing import file_sha256, fingerprint
+from fettle.core.machine import versions
+from fettle.core.plugin import Plugin
+from fettle.core.recipe import Recipe
+from fettle.search._store import Stage, Store
+from fettle.tasks import Task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from fettle.train import FitPlan
+
+_WORKING = ("fettle", "torch", "torchao", "torch-pruning", "lightning-fabric", "onnx", "onnxscript")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model comes from: its name, its weights, and how to train it if it has none."""
+
+    spec: str
+    weights: str | None = None
+    plan: FitPlan | None = None
+
+    @property
+    def is_onnx(self) -> bool:
+        """Whether this is an ONNX file, which techniques on torch modules can't work on."""
+        return self.spec.endswith(".onnx")
+
+    def identity(self) -> dict[str, Any]:
+        """Return what distinguishes this source: names, and the contents of its files."""
+        code = self.spec.rpartition(":")[0]
+        files = [f for f in (self.weights, code if code.endswith(".py") else None) if f]
+        files += [self.spec] if self.is_onnx else []
+        return {
+            "spec": self.spec,
+            "files": [file_sha256(Path(f)) for f in files if Path(f).is_file()],
+            "plan": self.plan.values() if self.plan else None,
+        }
+
+
+@dataclass(frozen=True)
+class Made:
+    """An ONNX artifact and the stages that made it."""
+
+    path: Path
+    key: str
+    stages: tuple[Stage, ...]
+
+
+class Workshop:
+    """Makes artifacts of one source for one task, and keeps every stage in a store."""
+
+    def __init__(
+        self,
+        source: Source,
+        task: Task,
+        store: Store,
+        context: Context,
+        teacher: Source | None = None,
+    ) -> None:
+        self.source, self.task, self.store, self.context = source, task, store, context
+        self.teacher = teacher
+        self._versions = {k: v for k, v in versions().items() if k in _WORKING}
+
+    def make(self, recipe: Recipe) -> Made:
+        """Return the ONNX artifact of a recipe.
+
+        Raises:
+            ModelError: a step can't work on this model.
+        """
+        made = self._export(recipe.techniques)
+        for graph_pass in recipe.passes:
+            made = self._rewrite(made, graph_pass)
+        return made
+
+    def module(self, techniques: Sequence[Plugin] = ()) -> nn.Module:
+        """Return the torch module after `techniques`."""
+        return self._module(tuple(techniques), [])
+
+    def key(self, techniques: Sequence[Plugin] = ()) -> str:
+        """Return the key of the stage that ends with these techniques."""
+        if not techniques:
+            return self._source_key(self.source)
+        *before, last = techniques
+        teacher = self._source_key(self.teacher) if self.teacher else None
+        return self._key(self.key(before), last.name(), last.values(), teacher, self._data())
+
+    def _export(self, techniques: tuple[Plugin, ...]) -> Made:
+        if self.source.is_onnx:
+            return self._given(techniques)
+        key = self._key(self.key(techniques), "export")
+        stages: list[Stage] = []
+
+        def work(folder: Path) -> None:
+            from fettle.export import export_onnx
+
+            module = self._module(techniques, stages)
+            self.context.progress.say(f"export: {_title(techniques)}")
+            started = time.perf_counter()
+            parity = export_onnx(module, self.task, folder / "onnx")
+            stages.append(Stage("export", time.perf_counter() - started, cached=False))
+            record = {"stages": [s.to_json() for s in stages], "parity": parity.to_json()}
+            (folder / "made.json").write_text(json.dumps(record), encoding="utf-8")
+
+        folder, stage = self.store.make(key, "export", work)
+        record = json.loads((folder / "made.json").read_text(encoding="utf-8"))
+        found = (Stage(s["name"], s["seconds"], s["cached"]) for s in record["stages"])
+        made = tuple(replace(s, cached=True) if stage.cached else s for s in found)
+        return Made(folder / "onnx" / "model.onnx", key, made)
+
+    def _given(self, techniques: tuple[Plugin, ...]) -> Made:
+        if techniques:
+            raise ModelError(
+                f"`{techniques[0].name()}` works on a torch module, and {self.source.spec} is an"
+                " ONNX file: use graph passes (`graph.…`), or give the torch model"
+            )
+        return Made(Path(self.source.spec), self._source_key(self.source), ())
+
+    def _rewrite(self, made: Made, graph_pass: Plugin) -> Made:
+        import onnx_ir as ir
+
+        key = self._key(made.key, graph_pass.name(), graph_pass.values(), self._data())
+
+        def work(folder: Path) -> None:
+            model = graph_pass(ir.load(made.path), self.task)  # type: ignore[operator]
+            ir.save(model, folder / "model.onnx")
+
+        folder, stage = self.store.make(key, str(graph_pass), work)
+        return Made(folder / "model.onnx", key, (*made.stages, stage))
+
+    def _module(self, techniques: tuple[Plugin, ...], stages: list[Stage]) -> nn.Module:
+        """Open the longest chain of techniques that is in the store, then apply the rest."""
+        done = len(techniques)
+        while done and not self.store.has(self.key(techniques[:done])):
+            done -= 1
+        module, found = self._load(self.source) if done == 0 else (None, self._found(techniques[:done]))
+        stages.extend(found)
+        if module is None:
+            module = _open(self.store.folder(self.key(techniques[:done])) / "model")
+        for end in range(done + 1, len(techniques) + 1):
+            module = self._step(module, techniques[:end], stages)
+        return module
+
+    def _found(self, techniques: tuple[Plugin, ...]) -> list[Stage]:
+        """Return the records of stages that are in the store, from the source on."""
+        chains = [techniques[:end] for end in range(len(techniques) + 1)]
+        names = [f"train({self.source.spec})", *(str(t) for t in techniques)]
+        stages = [self.store.find(self.key(c), n) for c, n in zip(chains, names, strict=True)]
+        return [stage for stage in stages if stage is not None]
+
+    def _step(
+        self, module: nn.Module, chain: tuple[Plugin, ...], stages: list[Stage]
+    ) -> nn.Module:
+        """Apply the last technique of `chain` to the module that the others made."""
+        key, last = self.key(chain), chain[-1]
+        if getattr(last, "final", False):  # such a graph is kept as ONNX, by the export
+            started = time.perf_counter()
+            result = self._apply(last, module, key)
+            stages.append(Stage(str(last), time.perf_counter() - started, cached=False))
+            return result
+        made: list[nn.Module] = []
+
+        def work(folder: Path) -> None:
+            from fettle import models
+
+            made.append(self._apply(last, module, key))
+            models.save(made[0], folder / "model")
+
+        _, stage = self.store.make(key, str(last), work)
+        stages.append(stage)
+        return made[0]
+
+    def _apply(self, technique: Plugin, module: nn.Module, key: str) -> nn.Module:
+        self.context.progress.say(f"{technique}")
+        teacher = self._load(self.teacher)[0] if self.teacher else None
+        checkpoints = self.store.checkpoints(key)
+        context = replace(self.context, teacher=teacher, checkpoints=checkpoints)
+        result: nn.Module = technique.within(context)(module, self.task)  # type: ignore[attr-defined]
+        return result
+
+    def _load(self, source: Source) -> tuple[nn.Module, list[Stage]]:
+        from fettle import models
+
+        def load() -> nn.Module:
+            return models.load(
+                source.spec,
+                weights=source.weights,
+                signature=self.task.signature,
+                seed=self.context.seed,
+            )
+
+        if source.plan is None:
+            return load(), []
+        key, plan = self._source_key(source), source.plan
+
+        def work(folder: Path) -> None:
+            from fettle.train import fit
+
+            self.context.progress.say(f"train {source.spec}")
+            module = load()
+            fit(
+                module,
+                self.task,
+                plan,
+                replace(self.context, checkpoints=self.store.checkpoints(key)),
+            )
+            models.save(module, folder / "model")
+
+        folder, stage = self.store.make(key, f"train({source.spec})", work)
+        return _open(folder / "model"), [stage]
+
+    def _source_key(self, source: Source) -> str:
+        signature = self.task.signature
+        shape = [[spec.to_json() for spec in signature.inputs], signature.classes]
+        data = self._data() if source.plan else None
+        return self._key(source.identity(), shape, data)
+
+    def _key(self, *parts: Any) -> str:
+        return fingerprint([*parts, self.context.seed, self._versions])
+
+    def _data(self) -> list[str]:
+        return [self.task.fingerprint("train"), self.task.fingerprint("calibrate")]
+
+
+def _open(folder: Path) -> nn.Module:
+    from fettle import models
+
+    return models.open(folder)
+
+
+def _title(techniques: Sequence[Plugin]) -> str:
+    return " > ".join(str(t) for t in techniques) or "the model as it is"
