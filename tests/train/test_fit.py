@@ -57,13 +57,17 @@ def test_equals_a_loop_written_out(plain_net, digits):
 
 def test_accumulated_micro_batches_equal_one_large_batch(plain_net, digits):
     large, small = plain_net(), plain_net()
-    one = fit(large, digits, CPU.but(epochs=1, batch_size=128))
-    two = fit(small, digits, CPU.but(epochs=1, batch_size=32, accumulate=4))
-    # The short last batch that 128 drops is what 32 still sees; compare while both see the same.
-    assert two.steps in (one.steps, one.steps + 1)
-    if two.steps == one.steps:
-        for mine, theirs in zip(large.parameters(), small.parameters(), strict=True):
-            torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+    one = fit(large, digits, CPU.but(epochs=2, batch_size=200))
+    two = fit(small, digits, CPU.but(epochs=2, batch_size=50, accumulate=4))
+    assert one.steps == two.steps == 2 * digits.size("train") // 200
+    for mine, theirs in zip(large.parameters(), small.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_a_short_last_group_weighs_its_own_batches(plain_net, digits):
+    model = plain_net()
+    history = fit(model, digits, CPU.but(epochs=1, batch_size=50, accumulate=3))
+    assert history.steps == 6  # 16 micro-batches of 50: five groups of three and one of one
 
 
 def test_same_seed_gives_the_same_weights_and_another_seed_others(net, digits):

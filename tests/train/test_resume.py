@@ -10,7 +10,7 @@ import torch
 from fettle.core.context import Context
 from fettle.core.errors import CheckFailed
 from fettle.core.progress import Silent
-from fettle.train import FitPlan, Hooks, _loop, fit
+from fettle.train import FitPlan, Hooks, _loop, fit, keep_mode
 
 PLAN = FitPlan(accelerator="cpu", epochs=3, accumulate=2, batch_size=48)
 FILE = "fit.safetensors"
@@ -204,3 +204,51 @@ def test_the_checkpoint_is_plain_safetensors_with_a_json_header(net, digits, tmp
     assert {"model.0.weight", "model.1.running_mean", "optimizer.0.momentum_buffer"} <= names
     assert header["place"]["epoch"] == 1
     assert header["key"]["training data"] == digits.fingerprint("train")
+
+
+def test_an_exported_graph_trains_and_resumes_too(net, digits, tmp_path):
+    def graph():
+        (inputs,) = digits.example_inputs(4).values()
+        shapes = ({0: torch.export.Dim.DYNAMIC},)
+        example = (torch.from_numpy(inputs),)
+        return torch.export.export(net(), example, dynamic_shapes=shapes).module()
+
+    unbroken, broken, resumed = graph(), graph(), graph()
+    fit(unbroken, digits, PLAN, hooks=Hooks(set_mode=keep_mode))
+    hooks = Hooks(set_mode=keep_mode, on_epoch=stop_after_epoch(1).on_epoch)
+    with pytest.raises(StopError):
+        fit(broken, digits, PLAN, Context(checkpoints=tmp_path), hooks)
+    context = Context(checkpoints=tmp_path)
+    history = fit(resumed, digits, PLAN, context, Hooks(set_mode=keep_mode))
+    assert history.resumed_at is not None
+    assert same(resumed, unbroken)
+    assert history.epochs[-1].loss < history.epochs[0].loss
+
+
+class Versioned(torch.nn.Module):
+    """Does what torchao's observers do: resizes its range, and mistrusts unversioned files."""
+
+    _version = 2
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("high", torch.tensor([]))
+        self.register_buffer("eps", torch.tensor([0.25]))
+
+    def forward(self, x):
+        self.high.resize_(10).copy_(x.detach().amax(0))
+        return x + self.eps
+
+    def _load_from_state_dict(self, state, prefix, metadata, *rest):
+        if metadata.get("version", 0) < 2:
+            state[prefix + "eps"] = torch.tensor([99.0])
+        self.high.resize_(state[prefix + "high"].shape)
+        super()._load_from_state_dict(state, prefix, metadata, *rest)
+
+
+def test_buffers_that_grow_and_versions_survive(plain_net, digits, tmp_path):
+    first, again = plain_net().append(Versioned()), plain_net().append(Versioned())
+    fit(first, digits, PLAN, Context(checkpoints=tmp_path))
+    assert fit(again, digits, PLAN, Context(checkpoints=tmp_path)).resumed_at is not None
+    assert first[4].high.shape == (10,)
+    assert same(first, again)

@@ -57,7 +57,8 @@ def read(path: Path) -> Saved:
     try:
         with safetensors.safe_open(path, framework="pt", device="cpu") as file:
             header = json.loads((file.metadata() or {})["fettle"])
-            return Saved({name: file.get_tensor(name) for name in file.keys()}, header)  # noqa: SIM118
+            names = list(file.keys())
+            return Saved({name: file.get_tensor(name) for name in names}, header)
     except (safetensors.SafetensorError, OSError, KeyError) as error:
         raise ValueError(str(error)) from error
 
@@ -68,7 +69,7 @@ def key_of(job: Job) -> dict[str, str]:
     shapes = [(name, list(p.shape)) for name, p in job.model.named_parameters()]
     return {
         "plan": fingerprint(job.plan.values()),
-        "architecture": fingerprint(shapes),
+        "architecture": fingerprint([sorted(state), shapes]),
         "starting weights": array_fingerprint(*(_bytes_of(state[name]) for name in sorted(state))),
         "training data": job.task.fingerprint("train"),
         "seed": str(job.context.seed),
@@ -110,6 +111,18 @@ def model_state(model: nn.Module) -> dict[str, Tensor]:
     return state
 
 
+def load_model(model: nn.Module, tensors: Tensors) -> None:
+    """Put the tensors of `model_state` back, into a model with the same names.
+
+    They go into the model's own state dict for its version marks: without them torchao's
+    observers take it for an old file, and set their `eps` to another value.
+    """
+    state = model.state_dict()
+    assert state.keys() == tensors.keys()
+    state.update(tensors)
+    model.load_state_dict(state)
+
+
 def optimizer_state(optimizer: Optimizer) -> dict[str, Tensor]:
     """Return the optimizer's tensors as `index.name`; its options follow from the plan."""
     state = optimizer.state_dict()["state"]
@@ -142,5 +155,6 @@ def section(prefix: str, tensors: Tensors) -> dict[str, Tensor]:
 
 
 def _bytes_of(tensor: Tensor) -> Any:
-    # numpy has no bfloat16, so the hash goes over bytes.
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    # As bytes, since numpy has no bfloat16. A clone, since numpy() pins the storage it shares and
+    # observers resize theirs.
+    return tensor.detach().cpu().clone().contiguous().reshape(-1).view(torch.uint8).numpy()

@@ -13,6 +13,8 @@ from fettle.core.errors import MissingError
 from fettle.core.shelf import INSTALL
 from fettle.train.plan import FitPlan
 
+_CHATTY = ("lightning_fabric", "torch.multiprocessing.spawn")
+
 
 def accelerator_of(plan: FitPlan) -> str:
     """Return `cpu` or `cuda`.
@@ -62,11 +64,13 @@ def make_fabric(plan: FitPlan) -> Any:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Drop Fabric's notes, such as which precision it uses: the plan says so already."""
-    logger = logging.getLogger("lightning_fabric")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Drop notes such as which precision is used or which worker is stopped: we say that."""
+    loggers = [logging.getLogger(name) for name in _CHATTY]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -166,7 +166,7 @@ class Loop:
         saved = checkpoint.find(folder, self.key, self.progress.say)
         if saved is None:
             return
-        self.job.model.load_state_dict(checkpoint.section("model.", saved.tensors))
+        checkpoint.load_model(self.job.model, checkpoint.section("model.", saved.tensors))
         state = checkpoint.section("optimizer.", saved.tensors)
         checkpoint.load_optimizer(self.stepper.optimizer, state)
         self.fabric.strategy.precision.load_state_dict(saved.scalars["scale"])

@@ -16,8 +16,10 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from multiprocessing import connection
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from torch import nn
@@ -28,12 +30,13 @@ from fettle.core.errors import FettleError, InputError
 from fettle.core.files import write_json
 from fettle.core.progress import Lines, Silent
 from fettle.train import _checkpoint as checkpoint
-from fettle.train._fabric import make_fabric
+from fettle.train._fabric import make_fabric, quiet
 from fettle.train._job import Job
 from fettle.train._loop import Loop
 from fettle.train.history import History
 
 _ENVIRONMENT = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
+_SECONDS_TO_SAVE = 60.0
 
 
 def fit_in_processes(job: Job) -> History:
@@ -51,7 +54,7 @@ def fit_in_processes(job: Job) -> History:
         folder = Path(name)
         _launch(fabric, sendable, folder)
         saved = checkpoint.read(folder / checkpoint.FILE)
-    job.model.load_state_dict(dict(saved.tensors))
+    checkpoint.load_model(job.model, saved.tensors)
     job.hooks.set_mode(job.model, False)
     return History.from_json(saved.scalars)
 
@@ -59,7 +62,8 @@ def fit_in_processes(job: Job) -> History:
 def _launch(fabric: Any, job: Job, folder: Path) -> None:
     others = set(mp.active_children())
     try:
-        fabric.launch(partial(_work, job, folder))
+        with quiet():
+            fabric.launch(partial(_work, job, folder))
     except KeyboardInterrupt:
         _interrupt(set(mp.active_children()) - others)
         raise
@@ -71,6 +75,7 @@ def _launch(fabric: Any, job: Job, folder: Path) -> None:
 def _work(job: Job, folder: Path, fabric: Any) -> None:
     """Run one worker's part."""
     _unshare(job.model)
+    _take_ctrl_c_once(fabric.global_rank)
     try:
         history = Loop(fabric, job).run()
     except FettleError as error:
@@ -110,13 +115,30 @@ def _unshare(model: nn.Module) -> None:
         tensor.data = tensor.data.clone()
 
 
-def _interrupt(children: set[Any]) -> None:
-    """Pass Ctrl-C on to workers that didn't get it, and wait until they saved and left."""
-    for child in children:
-        if child.pid and child.is_alive():
-            os.kill(child.pid, signal.SIGINT)
-    for child in children:
-        child.join(timeout=30)
+def _take_ctrl_c_once(rank: int) -> None:
+    """Let the first rank alone act on Ctrl-C, and not break off when it comes a second time.
+
+    A terminal sends it to every process and the parent passes it on; a rank that left on its own
+    would break the collective in which the first one still is, before that has saved.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN if rank else _do_nothing)
+
+
+def _do_nothing(number: int, frame: FrameType | None) -> None:
+    del number, frame
+
+
+def _interrupt(workers: set[Any]) -> None:
+    """Pass Ctrl-C on to the workers, wait until the first rank has saved, and end the others."""
+    try:
+        for worker in workers:
+            if worker.pid and worker.is_alive():
+                os.kill(worker.pid, signal.SIGINT)
+        connection.wait([worker.sentinel for worker in workers], timeout=_SECONDS_TO_SAVE)
+    finally:
+        for worker in workers:
+            worker.terminate()
+            worker.join()
 
 
 @contextlib.contextmanager
