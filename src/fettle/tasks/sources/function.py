@@ -1,0 +1,93 @@
+"""`path/file.py:function` and `package.module:function`: data of the user's own.
+
+The function takes nothing and returns a `Task`, one data set, or a pair of them (train, test). A
+data set has a length and gives `(x, y)` by index: `x` an array, a torch tensor or a Pillow image,
+all of one shape, `y` a whole number. It is read into memory.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from fettle.core.errors import DataError
+from fettle.tasks._arrays import data_of
+from fettle.tasks._data import Data
+from fettle.tasks._source import DataSource
+from fettle.tasks._task import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Function(DataSource):
+    """What a function of the user's own returns."""
+
+    def read(self) -> Data | Task:
+        """Call the function, and read the data sets that it returns."""
+        spec = self._need_where("`file.py:function`")
+        try:
+            made = find(spec)()
+        except DataError:
+            raise
+        except Exception as error:
+            raise DataError(f"`{spec}` raised {type(error).__name__}: {error}; mend it") from error
+        if isinstance(made, Task):
+            return made
+        if isinstance(made, tuple) and len(made) == 2:
+            train, test = (_arrays(part, spec) for part in made)
+            return data_of(*train, test)
+        return data_of(*_arrays(made, spec))
+
+
+def find(spec: str) -> Callable[[], Any]:
+    """Return the function that `spec` names.
+
+    Raises:
+        DataError: no such file, module or function.
+    """
+    place, _, name = spec.rpartition(":")
+    module = _module(place)
+    function = getattr(module, name, None)
+    if not callable(function):
+        has = sorted(n for n, v in vars(module).items() if callable(v) and not n.startswith("_"))
+        raise DataError(f"`{place}` has no function `{name}`; it has: {', '.join(has) or 'none'}")
+    return function  # type: ignore[no-any-return]
+
+
+def _module(place: str) -> ModuleType:
+    if not place.endswith(".py"):
+        return importlib.import_module(place)
+    path = Path(place)
+    found = importlib.util.spec_from_file_location(f"fettle_data_{path.stem}", path)
+    if not path.is_file() or found is None or found.loader is None:
+        raise DataError(f"`{place}` is expected to be a Python file, but there is none")
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+def _arrays(dataset: Any, spec: str) -> tuple[np.ndarray, np.ndarray]:
+    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+        raise DataError(
+            f"`{spec}` is expected to return a task, a data set with a length and `(x, y)` by"
+            f" index, or a pair of them (train, test); got {type(dataset).__name__}"
+        )
+    try:
+        pairs = [dataset[i] for i in range(len(dataset))]
+        x = [np.asarray(pair[0]) for pair in pairs]
+        y = np.array([int(pair[1]) for pair in pairs])
+    except Exception as error:
+        raise DataError(
+            f"the data set of `{spec}` is expected to give `(x, y)` for every index below its"
+            f" length; {type(error).__name__}: {error}"
+        ) from error
+    shapes = {array.shape for array in x}
+    if len(shapes) != 1:
+        raise DataError(f"examples of one shape were expected from `{spec}`, got {sorted(shapes)}")
+    return np.stack(x), y
