@@ -24,6 +24,7 @@ from fettle.tasks._data import Data
 from fettle.tasks._source import DataSource, numbers
 
 _NAMES = ("x", "y", "x_train", "y_train", "x_test", "y_test")
+_DAMAGE = (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,19 +60,13 @@ def read_archive(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise DataError(f"an .npz archive was expected at `{path}`, but there is none")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return {name: archive[name] for name in names if name in archive.files}
-    except (OSError, ValueError, EOFError, AttributeError, TypeError) as error:
-        raise DataError(_damaged(path, error)) from error
-    except (zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(_damaged(path, error)) from error
-
-
-def _damaged(path: Path, error: Exception) -> str:
-    return (
-        f"`{path}` is no sound .npz archive of plain arrays ({error}); write it with `numpy.savez`,"
-        " without objects"
-    )
+    except _DAMAGE as error:
+        raise DataError(
+            f"`{path}` is no sound .npz archive of plain arrays ({error}); write it with"
+            " `numpy.savez`, without objects"
+        ) from error
 
 
 def _pairs(
