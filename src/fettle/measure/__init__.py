@@ -19,6 +19,7 @@ from fettle.measure.latency import (
     too_noisy,
     twin_of,
 )
+from fettle.measure.noninferiority import drop_of, mean_score, proportion_interval, verdict_of
 from fettle.measure.quality import Agreement, agreement, outputs_of, run_batch, scores_of
 from fettle.measure.size import file_bytes, onnx_bytes
 
@@ -31,12 +32,15 @@ __all__ = [
     "Samples",
     "Subject",
     "agreement",
+    "drop_of",
     "file_bytes",
+    "mean_score",
     "median_latency",
     "noise",
     "noise_in",
     "onnx_bytes",
     "outputs_of",
+    "proportion_interval",
     "ratio",
     "run_batch",
     "scores_of",
@@ -45,4 +49,5 @@ __all__ = [
     "time_interleaved",
     "too_noisy",
     "twin_of",
+    "verdict_of",
 ]

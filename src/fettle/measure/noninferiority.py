@@ -38,8 +38,8 @@ def drop_of(
     For scores of 0 and 1 the bounds come from an exact unconditional test: the share of studies
     in which `high` falls below the true drop is at most 1 − confidence for every n and every
     rate of disagreement. For other scores they come from a studentised bootstrap, `seed` drawing
-    it: right for large n, about right from some 50 examples on, and, like all that don't know
-    the range of a score, too short where rare, large losses were not seen in the sample.
+    it: it kept its level in simulation from n = 100 on, but, like all that don't know the range of
+    a score, it is too short where rare, large losses were not seen in the sample.
 
     Raises:
         DataError: no scores, different lengths, not one number an example, or one that is no
