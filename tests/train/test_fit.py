@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fettle.core.context import Context
-from fettle.core.errors import CheckFailed, InputError, ModelError
+from fettle.core.errors import CheckFailed, DataError, InputError, ModelError
 from fettle.train import FitPlan, History, Hooks, accuracy, fit
 
 CPU = FitPlan(accelerator="cpu")
@@ -164,6 +164,12 @@ def test_refuses_what_it_cannot_train(net, digits):
         fit(frozen, digits, CPU)
     with pytest.raises(ModelError, match=r"float32.*`0.weight` is torch.float16.*model.float\(\)"):
         fit(net().half(), digits, CPU)
+
+
+def test_an_epoch_that_ends_early_is_an_error(net, digits, monkeypatch):
+    monkeypatch.setattr(digits, "epoch", lambda seed, epoch, batch_size, shard: iter([]))
+    with pytest.raises(DataError, match="expected to yield 12 batches.*stopped at 0 of 12"):
+        fit(net(), digits, CPU)
 
 
 def test_history_survives_json(net, digits):

@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from fettle.core.context import Context
+from fettle.core.errors import CheckFailed
 from fettle.train import FitPlan, Hooks, accuracy, fit
 
 CPU = FitPlan(accelerator="cpu", epochs=6, lr=0.1)
@@ -80,6 +81,15 @@ def test_an_overflow_skips_the_step_and_the_lower_scale_is_resumed(
     assert fit(resumed, digits, plan, context, hooks).resumed_at is not None
     for mine, theirs in zip(resumed.parameters(), unbroken.parameters(), strict=True):
         assert torch.equal(mine, theirs)
+
+
+def test_steps_that_all_overflow_are_noticed(plain_net, digits):
+    def loss(model, inputs, batch):
+        return (model(*inputs) * 0).abs().sqrt().sum()  # zero, with a gradient that is no number
+
+    plan = CPU.but(epochs=4, precision="16-mixed")
+    with pytest.raises(CheckFailed, match=r"loss scale fell to .*`precision='bf16-mixed'`"):
+        fit(plain_net(), digits, plan, hooks=Hooks(loss=loss))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -8,7 +8,7 @@ import safetensors
 import torch
 
 from fettle.core.context import Context
-from fettle.core.errors import CheckFailed
+from fettle.core.errors import CheckFailed, InputError, StorageError
 from fettle.core.progress import Silent
 from fettle.train import FitPlan, Hooks, _loop, fit, keep_mode
 
@@ -177,6 +177,16 @@ def test_divergence_keeps_the_last_good_checkpoint(net, digits, tmp_path, monkey
     with pytest.raises(CheckFailed, match="the last good checkpoint stays"):
         fit(net(), digits, PLAN, Context(checkpoints=tmp_path), Hooks(on_step=spoil))
     assert fit(net(), digits, PLAN, Context(checkpoints=tmp_path)).resumed_at == 3
+
+
+def test_a_folder_that_cannot_be_is_refused_before_training(net, digits, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    never = Hooks(on_step=lambda *_: pytest.fail("trained"))
+    with pytest.raises(InputError, match=r"`checkpoints` expects a folder, but .*file is a file"):
+        fit(net(), digits, PLAN, Context(checkpoints=file), never)
+    with pytest.raises(StorageError, match="choose a folder that you may write"):
+        fit(net(), digits, PLAN, Context(checkpoints=file / "below"), never)
 
 
 def test_tied_weights_stay_tied_and_nothing_else_is_left_in_the_folder(plain_net, digits, tmp_path):

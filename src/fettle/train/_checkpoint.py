@@ -18,8 +18,8 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fettle.core.errors import ModelError
-from fettle.core.files import replacing
+from fettle.core.errors import InputError, ModelError
+from fettle.core.files import replacing, storage_errors
 from fettle.core.hashing import array_fingerprint, fingerprint
 from fettle.train._job import Job
 
@@ -75,6 +75,21 @@ def key_of(job: Job) -> dict[str, str]:
         "seed": str(job.context.seed),
         "hooks": job.hooks.key,
     }
+
+
+def prepare(folder: Path | None) -> None:
+    """Make the folder, so that a bad one is known before the first epoch and not after it.
+
+    Raises:
+        InputError: there is a file of that name.
+        StorageError: it can't be made.
+    """
+    if folder is None:
+        return
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"`checkpoints` expects a folder, but {folder} is a file; name another")
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def find(folder: Path | None, key: Mapping[str, str], say: Callable[[str], None]) -> Saved | None:

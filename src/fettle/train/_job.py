@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from fettle.core.context import Context
-from fettle.tasks._task import Task
+from fettle.tasks import Task
 from fettle.train.hooks import Hooks
 from fettle.train.plan import FitPlan
 

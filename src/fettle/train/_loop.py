@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from fettle.core.arrays import Batch
+from fettle.core.errors import DataError
 from fettle.core.progress import Bar, Silent
 from fettle.train import _checkpoint as checkpoint
 from fettle.train._interrupt import Interrupt, deferred
@@ -53,6 +54,7 @@ class Loop:
         self.micro_batches = job.task.steps(job.plan.batch_size, fabric.world_size)
         self.per_epoch = math.ceil(self.micro_batches / job.plan.accumulate)
         self.total = self.per_epoch * job.plan.epochs
+        checkpoint.prepare(job.context.checkpoints)
         self.key = checkpoint.key_of(job) if job.context.checkpoints else {}
         self.stepper = Stepper(fabric, job)
         self.place = Place()
@@ -91,6 +93,11 @@ class Loop:
                 self.job.hooks.on_step(self.job.model, self.step, self.total)
             bar.step(self._note(loss))
             self._save_if_due(interrupt)
+        if self.place.position < self.per_epoch:
+            raise DataError(
+                f"`task.epoch` was expected to yield {self.micro_batches} batches, as `task.steps`"
+                f" says, but stopped at {self.place.position} of {self.per_epoch} optimizer steps"
+            )
         self._close_epoch()
         self._save_if_due(interrupt)
 
@@ -104,7 +111,7 @@ class Loop:
             yield group
 
     def _close_epoch(self) -> None:
-        self.stepper.check_weights(self.step - 1)
+        self.stepper.check(self.step - 1)
         place, plan = self.place, self.job.plan
         record = EpochRecord(
             epoch=place.epoch,
@@ -150,7 +157,7 @@ class Loop:
         folder = self.job.context.checkpoints
         if folder is None or not self.fabric.is_global_zero:
             return
-        self.stepper.check_weights(self.step - 1)
+        self.stepper.check(self.step - 1)
         model, optimizer = self.job.model, self.stepper.optimizer
         tensors = {
             **checkpoint.prefixed("model.", checkpoint.model_state(model)),

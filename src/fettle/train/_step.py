@@ -16,6 +16,8 @@ from fettle.train._job import Job
 from fettle.train._optimizer import make_optimizer, set_lr
 from fettle.train._tensors import first_output, inputs_of
 
+_LEAST_SCALE = 2.0**-14
+
 
 class Stepper:
     """Holds the model and the optimizer as Fabric wrapped them for precision and devices."""
@@ -44,8 +46,11 @@ class Stepper:
         self.wrapped_optimizer.step()
         return mean
 
-    def check_weights(self, step: int) -> None:
-        """Raise CheckFailed if an update left weights that are not finite."""
+    def check(self, step: int) -> None:
+        """Raise CheckFailed if updates spoil the weights, or are all skipped for overflow."""
+        scale = float(self.fabric.strategy.precision.state_dict().get("scale", 1.0))
+        if scale < _LEAST_SCALE:
+            raise self._diverged(f"the loss scale fell to {scale:g}, gradients overflow", step)
         for name, parameter in self.job.model.named_parameters():
             if not bool(torch.isfinite(parameter).all()):
                 raise self._diverged(f"the weights `{name}` are no longer finite", step)

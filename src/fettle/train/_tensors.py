@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fettle.core.arrays import Batch
 from fettle.core.errors import DataError, ModelError
-from fettle.tasks._task import Task
+from fettle.tasks import Task
 
 
 def inputs_of(batch: Batch, task: Task, device: torch.device) -> tuple[Tensor, ...]:

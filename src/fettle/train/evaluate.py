@@ -8,7 +8,7 @@ from torch import nn
 
 from fettle.core.arrays import Split
 from fettle.core.errors import DataError
-from fettle.tasks._task import Task
+from fettle.tasks import Task
 from fettle.train._tensors import device_of, first_output, inputs_of
 from fettle.train.hooks import SetMode, switch_mode
 

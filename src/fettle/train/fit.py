@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from fettle.core.context import Context
-from fettle.tasks._task import Task
+from fettle.tasks import Task
 from fettle.train._fabric import make_fabric
 from fettle.train._job import Job
 from fettle.train._loop import Loop
@@ -32,6 +32,9 @@ def fit(
     between, and on Ctrl-C. A later call with the same plan, starting weights, data, seed and
     `hooks.key` continues from it and gives the weights that an uninterrupted run gives, or
     returns at once if that run had ended. Any other call starts anew and replaces it.
+
+    Several devices are as many fresh interpreters, which get the model, the task and the hooks by
+    pickle: a script that asks for them needs its `if __name__ == "__main__":`.
 
     Mixed precision keeps weights in float32 and computes in 16 bits (Micikevicius et al., "Mixed
     precision training", https://arxiv.org/abs/1710.03740); float16 also scales the loss.
