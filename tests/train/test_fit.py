@@ -168,7 +168,7 @@ def test_refuses_what_it_cannot_train(net, digits):
 
 def test_an_epoch_that_ends_early_is_an_error(net, digits, monkeypatch):
     monkeypatch.setattr(digits, "epoch", lambda seed, epoch, batch_size, shard: iter([]))
-    with pytest.raises(DataError, match="expected to yield 12 batches.*stopped at 0 of 12"):
+    with pytest.raises(DataError, match=r"expected to yield 12 batches.*stopped at 0 of 12"):
         fit(net(), digits, CPU)
 
 
