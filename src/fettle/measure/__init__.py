@@ -1,6 +1,7 @@
 """Measure: numbers with units, intervals and sample counts, and the verdict's statistics.
 
-Sizes and operation counts are exact; latencies are interleaved; quality is paired.
+Sizes and operation counts are exact; latencies are interleaved; quality is paired. SciPy is
+imported where it is used: the process whose memory is measured imports this package too.
 """
 
 from fettle.measure._metric import Artifact, Metric
@@ -19,32 +20,46 @@ from fettle.measure.latency import (
     too_noisy,
     twin_of,
 )
+from fettle.measure.macs import LayerMacs, layer_macs, macs_of, parameters_of
+from fettle.measure.memory import PeakMemory, peak_memory
 from fettle.measure.noninferiority import drop_of, mean_score, proportion_interval, verdict_of
+from fettle.measure.operators import operators_of
 from fettle.measure.quality import Agreement, agreement, outputs_of, run_batch, scores_of
 from fettle.measure.size import file_bytes, onnx_bytes
+from fettle.measure.sparsity import TensorSparsity, sparsity_of, tensor_sparsity
 
 __all__ = [
     "Agreement",
     "Artifact",
+    "LayerMacs",
     "Metric",
+    "PeakMemory",
     "Plan",
     "Ratio",
     "Samples",
     "Subject",
+    "TensorSparsity",
     "agreement",
     "drop_of",
     "file_bytes",
+    "layer_macs",
+    "macs_of",
     "mean_score",
     "median_latency",
     "noise",
     "noise_in",
     "onnx_bytes",
+    "operators_of",
     "outputs_of",
+    "parameters_of",
+    "peak_memory",
     "proportion_interval",
     "ratio",
     "run_batch",
     "scores_of",
+    "sparsity_of",
     "summary",
+    "tensor_sparsity",
     "throughput",
     "time_interleaved",
     "too_noisy",

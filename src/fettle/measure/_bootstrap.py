@@ -12,7 +12,6 @@ P. Hall, Annals of Statistics 16 (1988) 927–953.
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
 
 _RESAMPLES = 4000
 _CHUNK = 2_000_000  # draws held at once: 16 MB
@@ -29,6 +28,8 @@ def mean_bounds(
     differences are equal, where the bound is the one that a fresh, different example allows:
     span · (1 − α^(1/n)).
     """
+    from scipy import stats
+
     n, mean = len(differences), float(differences.mean())
     error = float(differences.std(ddof=1)) / np.sqrt(n)
     alpha = 1 - confidence

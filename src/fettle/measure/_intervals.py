@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
 
 
 def median_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float, float]:
@@ -15,6 +14,8 @@ def median_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float
 
     Source: W. J. Conover, Practical Nonparametric Statistics, 3rd ed., section 3.2.
     """
+    from scipy import stats
+
     ordered = np.sort(np.asarray(values, dtype=np.float64))
     k = max(int(stats.binom.ppf((1 - confidence) / 2, len(ordered), 0.5)), 1)
     return float(np.median(ordered)), float(ordered[k - 1]), float(ordered[-k])

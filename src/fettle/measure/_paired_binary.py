@@ -21,7 +21,6 @@ Biometrics 57 (2001) 478–483. R. L. Berger, K. Sidik, Statistical Methods in M
 from __future__ import annotations
 
 import numpy as np
-from scipy import special, stats
 
 _GRID = 33  # values of q tried; the probability is smooth in q, more change it by less than 1e-4
 _TIE = 1e-9  # statistics this close are the same point reached by other arithmetic
@@ -77,6 +76,8 @@ def score_statistic(b: np.ndarray, c: np.ndarray, n: int, delta: float) -> np.nd
 
 def _plausible_rates(k: int, n: int, least: float, gamma: float) -> np.ndarray:
     """Return rates q >= `least` inside the exact 1 − γ interval for k disagreements of n."""
+    from scipy import stats
+
     low = stats.beta.ppf(gamma / 2, k, n - k + 1) if k else 0.0
     high = stats.beta.ppf(1 - gamma / 2, k + 1, n - k) if k < n else 1.0
     if high < least:
@@ -86,6 +87,8 @@ def _plausible_rates(k: int, n: int, least: float, gamma: float) -> np.ndarray:
 
 def _tail(rates: np.ndarray, n: int, delta: float, bound: float) -> np.ndarray:
     """Return P(z <= bound) for each rate of disagreement, shape (rates,)."""
+    from scipy import stats
+
     p_b, p_c = (rates + delta) / 2, np.maximum((rates - delta) / 2, 0.0)
     first = int(stats.binom.ppf(_LOST, n, p_b.min()))
     last = int(stats.binom.isf(_LOST, n, p_b.max()))
@@ -98,6 +101,8 @@ def _tail(rates: np.ndarray, n: int, delta: float, bound: float) -> np.ndarray:
 
 def _at_least(c: np.ndarray, trials: np.ndarray, p: np.ndarray) -> np.ndarray:
     """Return P(Bin(trials, p) >= c): 1 for c = 0, and 0 past the number of trials."""
+    from scipy import special
+
     inside = (c > 0) & (c <= trials)
     tail = special.betainc(np.where(inside, c, 1), np.where(inside, trials - c + 1, 1), p)
     return np.where(inside, tail, (c <= 0) * 1.0)

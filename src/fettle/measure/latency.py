@@ -6,8 +6,9 @@ neighbours) then touch all subjects alike, and the ratio of two subjects within 
 from them.
 
 Blocks, not single runs, because thread pools keep spinning after a run: ONNX Runtime's burned
-about 25 ms of processor time after each run (measured, 2 threads), which would be charged to
-whoever runs next. The start of each block is therefore run but not counted.
+about 25 ms of processor time after each run (measured, 2 threads, `session.force_spinning_stop`
+unset), which would be charged to whoever runs next. The start of each block is therefore run but
+not counted.
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import stats
 
 from fettle.core.errors import DataError
 from fettle.core.measurement import Measurement
@@ -85,6 +84,8 @@ def proportion_interval(
     Raises:
         DataError: no scores, or no finite numbers; fewer than 2 that are not 0 and 1.
     """
+    from scipy import stats
+
     values, _ = _pair(scores, scores)
     n, alpha = len(values), 1 - confidence
     if not _is_binary(values):
@@ -114,6 +115,8 @@ def _needed(differences: np.ndarray, budget: Budget) -> int | None:
     Normal approximation, with half a disagreement added so that none seen doesn't mean none
     ever; and never fewer than the exact test needs when there is none at all.
     """
+    from scipy import stats
+
     n, gap = len(differences), abs(budget.max_drop - float(differences.mean()))
     variance = float(differences.var()) + 0.5 / (n + 1)
     reach = float(stats.norm.ppf(budget.confidence) + stats.norm.ppf(_POWER))
