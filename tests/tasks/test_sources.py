@@ -27,7 +27,7 @@ Y = np.arange(60) % 3
 
 
 def test_the_shelf_holds_every_source():
-    names = ["cifar10", "digits", "function", "imagefolder", "npz", "torchvision"]
+    names = ["cifar10", "digits", "function", "imagefolder", "noise", "npz", "torchvision"]
     assert SOURCES.names() == names
     for name in names:
         assert SOURCES.load(name).name() == name
@@ -412,3 +412,16 @@ def test_a_function_of_an_importable_module(tmp_path, monkeypatch):
     (tmp_path / "fettle_test_module.py").write_text(SCRIPT)
     monkeypatch.syspath_prepend(tmp_path)
     assert tasks.load("fettle_test_module:tensors").signature.classes == 3
+
+
+def test_noise_has_the_shape_and_the_classes_that_were_asked_for():
+    task = tasks.load("noise:3x16x12:7")
+    assert (task.signature.image, task.signature.classes) == ((3, 16, 12), 7)
+    again = tasks.load("noise:3x16x12:7")
+    assert task.fingerprint("test") == again.fingerprint("test")
+
+
+@pytest.mark.parametrize("where", ["", "3x224", "3x0x8", "axbxc"])
+def test_noise_of_no_shape_is_refused(where):
+    with pytest.raises((DataError, KnobError), match="noise"):
+        tasks.load(f"noise:{where}")

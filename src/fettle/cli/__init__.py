@@ -1,1 +1,97 @@
-"""TODO"""
+"""The command line: one file a verb, which parses, makes one call, and prints.
+
+Every verb takes `--json`: one JSON object on stdout and nothing else there. Progress goes to
+stderr. Exit codes: 0 done or verdict pass, 1 verdict fail or inconclusive or a failed check,
+2 wrong input, 3 something missing on this machine, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import pkgutil
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from fettle.cli._outcome import Outcome
+from fettle.core.errors import FettleError, MissingError, UnknownName
+from fettle.core.shelf import INSTALL
+
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    wants_json = "--json" in arguments
+    try:
+        parser = build_parser()
+        _refuse_unknown_verb(arguments)
+        args = parser.parse_args(arguments)
+        outcome: Outcome = args.run(args)
+    except FettleError as error:
+        return _fail(str(error), error.exit_code, wants_json)
+    except ModuleNotFoundError as error:
+        missing = _missing(error)
+        if missing is None:
+            raise
+        return _fail(str(missing), missing.exit_code, wants_json)
+    except KeyboardInterrupt:
+        return _fail(
+            "interrupted; the same command continues where it stopped", INTERRUPTED, wants_json
+        )
+    print(json.dumps(outcome.data, allow_nan=False) if args.json else outcome.text)  # noqa: T201
+    return outcome.exit_code
+
+
+def verbs() -> dict[str, ModuleType]:
+    """Return the verbs by name: the modules of this folder."""
+    names = sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+    return {name: importlib.import_module(f"{__name__}.{name}") for name in names}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser with every verb."""
+    parser = argparse.ArgumentParser(
+        prog="fettle",
+        description="The fastest artifact of a trained model that is proven inside a budget.",
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    for name, module in verbs().items():
+        summary = (module.__doc__ or "").partition("\n")[0]
+        verb = commands.add_parser(name, help=summary, description=summary)
+        verb.add_argument(
+            "--json", action="store_true", help="print one JSON object on stdout, nothing else"
+        )
+        module.options(verb)
+        verb.set_defaults(run=module.run)
+    return parser
+
+
+def _refuse_unknown_verb(arguments: Sequence[str]) -> None:
+    verb = next(iter(arguments), "-")
+    if not verb.startswith("-") and verb not in verbs():
+        raise UnknownName("verb", verb, verbs())
+
+
+def _fail(message: str, exit_code: int, wants_json: bool) -> int:
+    print(f"fettle: {message}", file=sys.stderr)  # noqa: T201
+    if wants_json:
+        print(json.dumps({"error": message, "exit_code": exit_code}))  # noqa: T201
+    return exit_code
+
+
+def _missing(error: ModuleNotFoundError) -> MissingError | None:
+    package = (error.name or "").partition(".")[0]
+    if package in INSTALL:
+        return MissingError(f"this needs the package `{package}`", INSTALL[package])
+    return None
+
+
+def _version() -> str:
+    from fettle import __version__
+
+    return f"fettle {__version__}"

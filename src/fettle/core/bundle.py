@@ -12,6 +12,8 @@ Nothing in it is a pickle. Opening one verifies every hash and refuses paths tha
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -135,9 +137,9 @@ def is_bundle(path: str | Path) -> bool:
 def load_arrays(path: Path) -> Arrays:
     """Return the arrays of an `.npz` file; object arrays (pickles) are refused."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise BundleError(f"{path} can't be read as arrays ({error}); build it anew") from error
 
 
@@ -174,7 +176,8 @@ def _verify(root: Path, files: Mapping[str, str]) -> None:
     for name, expected in files.items():
         inside = PurePosixPath(name)
         target = root / inside
-        if inside.is_absolute() or ".." in inside.parts or target.is_symlink():
+        leaves = inside.is_absolute() or ".." in inside.parts
+        if leaves or not target.resolve().is_relative_to(root.resolve()):
             raise BundleError(f"{root / MANIFEST} lists `{name}`, which leaves the bundle")
         if not target.is_file():
             raise BundleError(f"`{name}` is missing from {root}; copy the bundle anew")

@@ -14,6 +14,15 @@ from typing import Any
 
 from fettle.core.errors import StorageError
 
+_REFUSALS = (
+    errno.EACCES,
+    errno.EROFS,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+)
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -90,7 +99,7 @@ def storage_errors(path: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             mend = "free some space or choose another folder; what was there is untouched"
             raise StorageError(f"the disk is full while writing {path}: {mend}") from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EISDIR):
+        if error.errno in _REFUSALS:
             raise StorageError(
                 f"can't write {path} ({error.strerror}): choose a folder that you may write"
             ) from error

@@ -24,9 +24,21 @@ _FLAGS = {
     "bf16": "arm_bf16",
 }
 PACKAGES = (
-    "fettle torch torchvision torchao torch-pruning lightning-fabric onnx onnx-ir onnxscript"
-    " onnxruntime openvino tensorrt numpy scipy"
-).split()
+    "fettle",
+    "torch",
+    "torchvision",
+    "torchao",
+    "torch-pruning",
+    "lightning-fabric",
+    "onnx",
+    "onnx-ir",
+    "onnxscript",
+    "onnxruntime",
+    "openvino",
+    "tensorrt",
+    "numpy",
+    "scipy",
+)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 from rich.console import Console
@@ -33,13 +33,8 @@ class Reporter(Protocol):
     def say(self, message: str) -> None:
         """Show one line that stays."""
 
-    def bar(self, title: str, total: int, done: int = 0) -> _BarContext:
+    def bar(self, title: str, total: int, done: int = 0) -> AbstractContextManager[Bar]:
         """Open a bar of `total` steps, of which `done` were made before."""
-
-
-class _BarContext(Protocol):
-    def __enter__(self) -> Bar: ...
-    def __exit__(self, *exc: object) -> bool | None: ...
 
 
 class Silent:
@@ -68,7 +63,7 @@ class Lines:
 
     def say(self, message: str) -> None:
         """Print the line."""
-        print(message, file=sys.stderr, flush=True)
+        print(message, file=sys.stderr, flush=True)  # noqa: T201
 
     @contextmanager
     def bar(self, title: str, total: int, done: int = 0) -> Iterator[Bar]:

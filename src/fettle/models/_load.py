@@ -30,8 +30,8 @@ def load(
     """Return the module that `spec` describes, on the CPU, in evaluation mode.
 
     Args:
-        spec: `cifar:resnet20`, `torchvision:NAME`, `timm:NAME`, `path/file.py:function` or
-            `package.module:function`.
+        spec: `cifar:resnet20`, `torchvision:NAME`, `timm:NAME`, `path/file.py:function`,
+            `package.module:function`, or a folder that `save` wrote.
         weights: a file of weights, `.safetensors` or `.pt`.
         signature: of the task; without it the family's own classes and channels hold.
         pretrained: with the family's published weights, which may need a network.
@@ -47,12 +47,21 @@ def load(
         269722
     """
     origin = Origin.of(spec.strip(), signature)
+    if (Path(spec) / "structure.json").is_file():
+        return _saved(Path(spec), weights)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = mark(_build(origin, pretrained), origin)
     if weights is not None:
         load_weights(module, weights)
     return module
+
+
+def _saved(folder: Path, weights: str | Path | None) -> nn.Module:
+    from fettle.models._store import open_folder  # it rebuilds through this module
+
+    module = open_folder(folder)
+    return module if weights is None else load_weights(module, weights)
 
 
 def rebuild(origin: Origin) -> nn.Module:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import onnx
 
 from fettle.core.recipe import Recipe
 from fettle.runtimes import Runtime, Session
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class Trial:
     """One recipe on one runtime.
 
-    `key` identifies the artifact by content. `scores` are the per-example scores on `select`.
+    `key` identifies the artifact by content; `row` collects what is measured, `proof` what the
+    test split says of the two trials that meet it.
     """
 
     name: str
@@ -32,9 +33,9 @@ class Trial:
     stages: tuple[Stage, ...] = ()
     lowering: tuple[str, ...] = ()
     session: Session | None = None
-    scores: np.ndarray | None = None
     refused: str | None = None
     row: dict[str, Any] = field(default_factory=dict)
+    proof: dict[str, Any] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -57,9 +58,10 @@ class Trial:
         return [self.key, self.runtime.name(), self.runtime.values(), list(self.lowering)]
 
 
-def precision_of(is_quantized: bool, runtime: Runtime) -> str:
-    """Return the precision that a row states: int8, or the floating-point type."""
-    return "int8" if is_quantized else runtime.precision
+def is_quantized(path: Path) -> bool:
+    """Say whether an ONNX file holds quantized operators."""
+    graph = onnx.load(path, load_external_data=False).graph
+    return any("Quantize" in node.op_type or "Integer" in node.op_type for node in graph.node)
 
 
 def name_of(recipe: Recipe, precision: str) -> str:

@@ -150,7 +150,9 @@ class Workshop:
         done = len(techniques)
         while done and not self.store.has(self.key(techniques[:done])):
             done -= 1
-        module, found = self._load(self.source) if done == 0 else (None, self._found(techniques[:done]))
+        module, found = (
+            self._load(self.source) if done == 0 else (None, self._found(techniques[:done]))
+        )
         stages.extend(found)
         if module is None:
             module = _open(self.store.folder(self.key(techniques[:done])) / "model")
@@ -165,9 +167,7 @@ class Workshop:
         stages = [self.store.find(self.key(c), n) for c, n in zip(chains, names, strict=True)]
         return [stage for stage in stages if stage is not None]
 
-    def _step(
-        self, module: nn.Module, chain: tuple[Plugin, ...], stages: list[Stage]
-    ) -> nn.Module:
+    def _step(self, module: nn.Module, chain: tuple[Plugin, ...], stages: list[Stage]) -> nn.Module:
         """Apply the last technique of `chain` to the module that the others made."""
         key, last = self.key(chain), chain[-1]
         if getattr(last, "final", False):  # such a graph is kept as ONNX, by the export

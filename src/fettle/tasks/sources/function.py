@@ -7,17 +7,13 @@ all of one shape, `y` a whole number. It is read into memory.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from fettle.core.errors import DataError
+from fettle.core.usercode import find_function
 from fettle.tasks._arrays import data_of
 from fettle.tasks._data import Data
 from fettle.tasks._source import DataSource
@@ -32,7 +28,7 @@ class Function(DataSource):
         """Call the function, and read the data sets that it returns."""
         spec = self._need_where("`file.py:function`")
         try:
-            made = find(spec)()
+            made = find_function(spec, DataError)()
         except DataError:
             raise
         except Exception as error:
@@ -43,33 +39,6 @@ class Function(DataSource):
             train, test = (_arrays(part, spec) for part in made)
             return data_of(*train, test)
         return data_of(*_arrays(made, spec))
-
-
-def find(spec: str) -> Callable[[], Any]:
-    """Return the function that `spec` names.
-
-    Raises:
-        DataError: no such file, module or function.
-    """
-    place, _, name = spec.rpartition(":")
-    module = _module(place)
-    function = getattr(module, name, None)
-    if not callable(function):
-        has = sorted(n for n, v in vars(module).items() if callable(v) and not n.startswith("_"))
-        raise DataError(f"`{place}` has no function `{name}`; it has: {', '.join(has) or 'none'}")
-    return function  # type: ignore[no-any-return]
-
-
-def _module(place: str) -> ModuleType:
-    if not place.endswith(".py"):
-        return importlib.import_module(place)
-    path = Path(place)
-    found = importlib.util.spec_from_file_location(f"fettle_data_{path.stem}", path)
-    if not path.is_file() or found is None or found.loader is None:
-        raise DataError(f"`{place}` is expected to be a Python file, but there is none")
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
 
 
 def _arrays(dataset: Any, spec: str) -> tuple[np.ndarray, np.ndarray]:

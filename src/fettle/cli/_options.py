@@ -1,0 +1,134 @@
+"""Options that several verbs share, and how they become values."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from fettle.core.errors import InputError, KnobError
+from fettle.core.knobs import Choice, Knob, Range
+from fettle.core.plugin import Plugin
+from fettle.core.shelf import RUNTIMES
+
+TARGETS = {"cpu": ("onnxruntime", "openvino")}
+
+
+def add_model(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """Add `--model` and `--weights`."""
+    parser.add_argument(
+        "--model",
+        required=required,
+        metavar="M",
+        help="cifar:resnet20, torchvision:NAME, timm:NAME, file.py:function, module:function,"
+        " a folder that `fettle train` wrote, or an .onnx file",
+    )
+    parser.add_argument(
+        "--weights", metavar="W", help="a .safetensors file (or .pt, read without pickles)"
+    )
+
+
+def add_data(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """Add `--data` and `--seed`."""
+    parser.add_argument(
+        "--data",
+        required=required,
+        metavar="D",
+        help="digits, npz:FILE, imagefolder:DIR, torchvision:CIFAR10, cifar10:DIR,"
+        " file.py:function, or noise:3x224x224 for speed alone",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of splits, weights and training")
+
+
+def add_study(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a study: budget, target, batch, threads."""
+    parser.add_argument(
+        "--max-drop", type=float, default=0.01, help="what may be lost; 0.01 is one point"
+    )
+    parser.add_argument("--confidence", type=float, default=0.95, help="of the verdict, one-sided")
+    parser.add_argument("--target", default="cpu", help="cpu, or runtimes: openvino,onnxruntime")
+    parser.add_argument("--batch", type=at_least(1), default=1, help="examples a request")
+    parser.add_argument("--threads", type=at_least(0), default=0, help="0: all there are")
+
+
+def add_knobs(parser: argparse.ArgumentParser, plugin: type[Plugin]) -> None:
+    """Add an option for each knob of a plug-in."""
+    for knob in plugin.knobs():
+        options: dict[str, Any] = {"choices": knob.bounds.options} if _is_choice(knob) else {}
+        bounds = f" ({knob.bounds})" if isinstance(knob.bounds, Range) else ""
+        parser.add_argument(
+            f"--{knob.name.replace('_', '-')}",
+            type=knob.type,
+            default=knob.default,
+            help=f"{knob.meaning}{bounds}, default {knob.default}".replace("%", "%%"),
+            **options,
+        )
+
+
+def knob_values(args: argparse.Namespace, plugin: type[Plugin]) -> dict[str, Any]:
+    """Return what the options of `add_knobs` were given."""
+    return {knob.name: getattr(args, knob.name) for knob in plugin.knobs()}
+
+
+def targets(text: str) -> tuple[str, ...]:
+    """Return the names of the runtimes that `--target` means.
+
+    Raises:
+        UnknownName: no such runtime.
+    """
+    names = TARGETS.get(text) or tuple(part.strip() for part in text.split(",") if part.strip())
+    if not names:
+        raise InputError("`--target` expects cpu or names of runtimes, got nothing")
+    for name in names:
+        RUNTIMES.load(name)
+    return names
+
+
+def numbers(text: str) -> list[int]:
+    """Return the positive numbers of a list such as `1,8,64`.
+
+    Raises:
+        KnobError: something else stands there.
+    """
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or min(found) < 1:
+        raise KnobError(f"a list of positive numbers such as 1,8,64 was expected, got `{text}`")
+    return found
+
+
+def at_least(least: int) -> Any:
+    """Return an argparse type: a whole number from `least` on."""
+
+    def whole(text: str) -> int:
+        number = int(text) if text.lstrip("-").isdigit() else math.nan
+        if not number >= least:
+            raise argparse.ArgumentTypeError(f"a whole number from {least} on, got `{text}`")
+        return int(number)
+
+    return whole
+
+
+def command_line() -> str:
+    """Return the command as a user could type it again."""
+    return shlex.join(["fettle", *sys.argv[1:]])
+
+
+def check_out(out: Path) -> Path:
+    """Return the folder for output.
+
+    Raises:
+        InputError: a file stands there.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"`--out` expects a folder, and {out} is a file: choose another name")
+    return out
+
+
+def _is_choice(knob: Knob) -> bool:
+    return isinstance(knob.bounds, Choice)

@@ -1,0 +1,58 @@
+"""Apply one recipe, measure it beside the original, and prove it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from fettle import report
+from fettle.cli._options import add_data, add_model, add_study, check_out, command_line, targets
+from fettle.cli._outcome import Outcome, judged
+from fettle.core.progress import reporter
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add_model(parser)
+    add_data(parser)
+    parser.add_argument(
+        "-t",
+        "--technique",
+        action="append",
+        default=[],
+        metavar="'NAME(knob=value)'",
+        help="a step of the recipe, in order; may be given several times; none: leave it alone",
+    )
+    parser.add_argument("--teacher", metavar="M2", help="a model to distill from")
+    parser.add_argument("--teacher-weights", metavar="W2", help="its weights")
+    add_study(parser)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+
+
+def run(args: argparse.Namespace) -> Outcome:
+    """Run the recipe."""
+    from fettle import tasks
+    from fettle.core.context import Context
+    from fettle.core.recipe import Recipe
+    from fettle.core.verdict import Budget
+    from fettle.search.compress import compress
+    from fettle.search.study import Setting
+    from fettle.search.workshop import Source
+
+    recipe = Recipe.parse(" > ".join(args.technique))
+    setting = Setting(
+        budget=Budget(max_drop=args.max_drop, confidence=args.confidence),
+        target=targets(args.target),
+        batch=args.batch,
+        threads=args.threads,
+        only_given=True,
+        command=command_line(),
+        data=args.data,
+    )
+    out = check_out(args.out)
+    task = tasks.load(args.data, seed=args.seed)
+    teacher = Source(args.teacher, args.teacher_weights) if args.teacher else None
+    context = Context(seed=args.seed, progress=reporter())
+    source = Source(args.model, args.weights)
+    result = compress(source, task, recipe, out, setting, context, teacher)
+    return judged(result, f"{report.table(result)}\n\nreport   {out / 'report.html'}")

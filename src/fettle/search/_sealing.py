@@ -1,0 +1,114 @@
+"""Sealing a study: its result, its report, and the winner as a bundle."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fettle import report
+from fettle.core.arrays import Arrays, TensorSpec
+from fettle.core.bundle import MODEL, Manifest, write_bundle
+from fettle.core.files import write_json, write_text
+from fettle.core.machine import this_machine, versions
+from fettle.measure.lowering import LEAST_AGREEMENT, MOST_DIFFERENCE
+from fettle.search._trial import Trial
+
+if TYPE_CHECKING:
+    from fettle.search._result import Findings
+    from fettle.search.study import Study
+
+_REFERENCE_BYTES = 4_000_000
+
+
+def seal(study: Study, found: Findings, result: dict[str, Any]) -> dict[str, Any]:
+    """Write the bundle `best`, `result.json` and `report.html`; return the result."""
+    with tempfile.TemporaryDirectory(dir=study.out, prefix=".best.", suffix=".tmp") as name:
+        folder = Path(name)
+        _fill(study, found.winner, folder)
+        write_text(folder / "card.md", report.card(result))
+        write_text(folder / "report.html", report.render(result))
+        write_bundle(study.out / "best", _manifest(study, found, result), folder)
+    write_json(study.out / "result.json", result)
+    report.write(study.out)
+    study.workshop.store.journal.write(
+        "verdict",
+        verdict=result["verdict"],
+        text=result["verdict_text"],
+        recipe=result["best"]["recipe"],
+    )
+    return result
+
+
+def _fill(study: Study, winner: Trial, folder: Path) -> None:
+    assert isinstance(winner.model, Path)
+    for file in (winner.model, winner.model.with_name(f"{winner.model.name}.data")):
+        if file.exists():
+            shutil.copyfile(file, folder / file.name.replace(winner.model.name, MODEL))
+    inputs, outputs = study.measuring.golden(winner)
+    _save(folder / "golden.npz", inputs, outputs)
+    n = min(_affordable(inputs), study.workshop.task.size("calibrate"))
+    _save(folder / "reference.npz", *study.measuring.golden(winner, n))
+
+
+def _affordable(inputs: Arrays) -> int:
+    one = sum(array[:1].nbytes for array in inputs.values())
+    return int(np.clip(_REFERENCE_BYTES // max(one, 1), 16, 512))
+
+
+def _save(path: Path, inputs: Arrays, outputs: Arrays) -> None:
+    named = {f"input/{k}": v for k, v in inputs.items()}
+    np.savez(path, allow_pickle=False, **named, **{f"output/{k}": v for k, v in outputs.items()})
+
+
+def _manifest(study: Study, found: Findings, result: dict[str, Any]) -> Manifest:
+    winner, task = found.winner, study.workshop.task
+    assert winner.session is not None
+    outputs = _specs_of_outputs(winner, task.signature.classes)
+    measured = (
+        "metric",
+        "latency_ms",
+        "throughput",
+        "size_bytes",
+        "peak_memory_bytes",
+        "macs",
+        "sparsity",
+        "speedup",
+    )
+    return Manifest(
+        inputs=task.signature.inputs,
+        outputs=outputs,
+        recipe=str(winner.recipe),
+        runtime=str(winner.runtime),
+        labels=task.labels,
+        preprocessing=dict(task.preprocessing),
+        lineage={
+            "model": result["model"],
+            "key": winner.key,
+            "seed": study.workshop.context.seed,
+            "stages": result["best"]["stages"],
+            "created": result["created"],
+            "command": result["command"],
+        },
+        data={"source": result["data"], "fingerprints": result["fingerprints"]},
+        measurements={
+            **{name: result["best"][name] for name in measured},
+            "batch": study.setting.batch,
+            "baseline": {name: result["baseline"][name] for name in measured},
+        },
+        verdict=found.verdict.to_json(),
+        lowering={winner.runtime.name(): list(winner.lowering)},
+        golden={"mean_difference": MOST_DIFFERENCE, "agreement": LEAST_AGREEMENT},
+        machine=this_machine().to_json(),
+        versions=versions(),
+    )
+
+
+def _specs_of_outputs(winner: Trial, classes: int) -> tuple[TensorSpec, ...]:
+    assert winner.session is not None
+    specs = winner.session.outputs
+    first = TensorSpec(specs[0].name, specs[0].dtype, (-1, classes))
+    return (first, *specs[1:])

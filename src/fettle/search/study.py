@@ -1,0 +1,187 @@
+"""A study: several recipes for one model, measured, and the winner proven on unseen data.
+
+`select` chooses; `test` is read once, for the verdict. Leaving the model alone, on every engine and
+in every floating-point precision, is always among the candidates.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fettle.core.errors import CheckFailed
+from fettle.core.recipe import Recipe
+from fettle.core.shelf import RUNTIMES
+from fettle.core.verdict import Budget, Verdict
+from fettle.measure.noninferiority import drop_of, verdict_of
+from fettle.runtimes import Runtime
+from fettle.search._measuring import Measuring
+from fettle.search._result import Findings, metric_of, result_of
+from fettle.search._sealing import seal
+from fettle.search._trial import Trial, is_quantized, name_of
+from fettle.search.workshop import Workshop
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A recipe to try, under a name for people; without one, its steps name it."""
+
+    recipe: Recipe
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Under which circumstances a study decides.
+
+    `target` names the runtimes; `batch` and `threads` are what the artifact will be served with;
+    `seconds` is how long all trials together are timed; `only_given` says that the winner must be
+    one of the given recipes, not the model left alone; `command` and `data` are for the record.
+    """
+
+    budget: Budget = field(default_factory=Budget)
+    target: tuple[str, ...] = ("onnxruntime", "openvino")
+    batch: int = 1
+    threads: int = 0
+    seconds: float = 20.0
+    only_given: bool = False
+    command: str = ""
+    data: str = ""
+
+
+class Study:
+    """Makes, measures and judges candidates; `run` returns the result of the contract."""
+
+    def __init__(self, workshop: Workshop, setting: Setting, out: Path) -> None:
+        self.workshop, self.setting, self.out = workshop, setting, out
+        self.progress = workshop.context.progress
+        self.measuring = Measuring(
+            workshop.store, workshop.task, setting.batch, setting.seconds, self.progress
+        )
+
+    def run(self, candidates: Sequence[Candidate]) -> dict[str, Any]:
+        """Try all candidates and return the result, as `fettle optimize --json` prints it.
+
+        Writes `result.json`, `report.html` and the bundle `best` into the study's folder.
+
+        Raises:
+            CheckFailed: no runtime could run the model as it is.
+        """
+        started = time.perf_counter()
+        trials = self._trials(candidates)
+        for trial in trials:
+            self.measuring.open(trial)
+        running = [trial for trial in trials if trial.session is not None]
+        _need_a_reference(trials)
+        timing = self._time(running)
+        base = min((t for t in running if t.is_fp32), key=_latency)
+        self._score(running, base)
+        winner = choose(self._eligible(running), self.setting.budget)
+        verdict = self._prove(winner, base)
+        seconds = time.perf_counter() - started
+        findings = Findings(trials, base, winner, verdict, timing, seconds)
+        return seal(self, findings, result_of(self, findings))
+
+    def _trials(self, candidates: Sequence[Candidate]) -> list[Trial]:
+        given = list(candidates)
+        if all(candidate.recipe.steps for candidate in given):
+            given.insert(0, Candidate(Recipe()))
+        trials = [] if self.workshop.source.is_onnx else [self._torch_trial()]
+        for candidate in given:
+            trials += self._trials_of(candidate)
+        return trials
+
+    def _trials_of(self, candidate: Candidate) -> list[Trial]:
+        made = self.workshop.make(candidate.recipe)
+        quantized = is_quantized(made.path)
+        trials = []
+        for runtime in self._runtimes(candidate.recipe):
+            precision = "int8" if quantized else runtime.precision
+            name = candidate.name if candidate.recipe.steps else ""
+            name = name or name_of(candidate.recipe, precision)
+            recipe = candidate.recipe.on(runtime)
+            trials.append(Trial(name, recipe, runtime, made.key, made.path, precision, made.stages))
+        return trials
+
+    def _runtimes(self, recipe: Recipe) -> list[Runtime]:
+        """Return the recipe's own runtime, or all of the target's; the plain model in bf16 too."""
+        if isinstance(recipe.runtime, Runtime):
+            return [recipe.runtime]
+        runtimes = [self._runtime(name) for name in self.setting.target]
+        if not recipe.steps and "openvino" in self.setting.target:
+            runtimes.append(self._runtime("openvino", precision="bf16"))
+        return runtimes
+
+    def _runtime(self, name: str, **knobs: Any) -> Runtime:
+        runtime = RUNTIMES.make(name, threads=self.setting.threads, **knobs)
+        assert isinstance(runtime, Runtime)
+        return runtime
+
+    def _torch_trial(self) -> Trial:
+        runtime = self._runtime("pytorch")
+        module, key = self.workshop.module(), self.workshop.key()
+        return Trial("FP32", Recipe((), runtime), runtime, key, module, "f32")
+
+    def _time(self, trials: Sequence[Trial]) -> dict[str, Any]:
+        self.progress.say(f"time {len(trials)} artifacts, interleaved")
+        timing = self.measuring.timing(trials)
+        for trial in trials:
+            trial.row.update(timing["rows"][trial.label])
+        if timing["warning"]:
+            self.progress.say(timing["warning"])
+        return timing
+
+    def _score(self, trials: Sequence[Trial], base: Trial) -> None:
+        reference = self.measuring.scores(base, "select")
+        confidence = self.setting.budget.confidence
+        with self.progress.bar("score", len(trials)) as bar:
+            for trial in trials:
+                scores = self.measuring.scores(trial, "select")
+                trial.row["metric"] = metric_of(scores, "select")
+                trial.row["drop"] = drop_of(reference, scores, confidence).to_json()
+                bar.step(f"{trial.name} @ {trial.runtime}")
+
+    def _eligible(self, trials: Sequence[Trial]) -> list[Trial]:
+        engines = [t for t in trials if t.runtime.takes == "onnx"]
+        given = [t for t in engines if t.recipe.steps]
+        if self.setting.only_given and given:
+            return given
+        return engines
+
+    def _prove(self, winner: Trial, base: Trial) -> Verdict:
+        self.progress.say(f"prove on test: {winner.recipe}")
+        reference, scores = (self.measuring.scores(t, "test") for t in (base, winner))
+        for trial, found in ((base, reference), (winner, scores)):
+            trial.proof["metric"] = metric_of(found, "test")
+        verdict = verdict_of(reference, scores, self.setting.budget)
+        winner.proof["drop"] = verdict.drop.to_json()
+        return verdict
+
+
+def choose(trials: Sequence[Trial], budget: Budget) -> Trial:
+    """Return the fastest trial that is likely to be proven inside the budget.
+
+    Likely means that its drop on `select` is at most half of the budget, which leaves the other
+    half to the uncertainty of the test. Without such a one, the trial with the smallest drop.
+    """
+    likely = [t for t in trials if t.row["drop"]["value"] <= budget.max_drop / 2]
+    if likely:
+        return min(likely, key=_latency)
+    return min(trials, key=lambda t: (t.row["drop"]["value"], _latency(t)))
+
+
+def _latency(trial: Trial) -> float:
+    return float(trial.row["latency_ms"]["p50"])
+
+
+def _need_a_reference(trials: Sequence[Trial]) -> None:
+    plain = [trial for trial in trials if trial.is_fp32]
+    if not any(trial.session for trial in plain):
+        reasons = "; ".join(f"{t.runtime}: {t.refused}" for t in plain)
+        raise CheckFailed(
+            "no runtime runs the model as it is, so there is nothing to compare with"
+            f" ({reasons}); see `fettle doctor`"
+        )
