@@ -45,7 +45,7 @@ def test_the_level_is_kept_past_the_edge_too():
 
 
 def test_the_bound_and_the_test_say_the_same():
-    n, delta = 20, 0.2
+    n, delta = 14, 0.2
     by_bound = [
         (b, c)
         for b, c in itertools.product(range(n + 1), repeat=2)
