@@ -27,8 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     wants_json = "--json" in arguments
     try:
-        parser = build_parser()
         _refuse_unknown_verb(arguments)
+        parser = build_parser(arguments[:1])
         args = parser.parse_args(arguments)
         outcome: Outcome = args.run(args)
     except FettleError as error:
@@ -52,8 +52,11 @@ def verbs() -> dict[str, ModuleType]:
     return {name: importlib.import_module(f"{__name__}.{name}") for name in names}
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser with every verb."""
+def build_parser(chosen: Sequence[str] | None = None) -> argparse.ArgumentParser:
+    """Return the parser, with the options of the `chosen` verbs; None means all of them.
+
+    Options may need heavy packages to be declared, so that only the verb at hand declares its own.
+    """
     parser = argparse.ArgumentParser(
         prog="fettle",
         description="The fastest artifact of a trained model that is proven inside a budget.",
@@ -66,7 +69,8 @@ def build_parser() -> argparse.ArgumentParser:
         verb.add_argument(
             "--json", action="store_true", help="print one JSON object on stdout, nothing else"
         )
-        module.options(verb)
+        if chosen is None or name in chosen:
+            module.options(verb)
         verb.set_defaults(run=module.run)
     return parser
 

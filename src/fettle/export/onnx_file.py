@@ -26,8 +26,8 @@ EXTERNAL_FROM_BYTES = 1_500_000_000
 _EXAMPLES = 2  # a batch of 1 would be taken for a constant
 
 
-def export_onnx(module: nn.Module, task: Task, folder: Path) -> Parity:
-    """Write `folder/model.onnx` (and `model.onnx.data` when it is large), and prove it.
+def export_onnx(module: nn.Module, task: Task, folder: Path, name: str = "model.onnx") -> Parity:
+    """Write `folder/name` (and `name.data` beside it when it is large), and prove it.
 
     The graph has the task's input names, one output `logits`, a free batch dimension and constants
     folded; it passed the ONNX checker, and its outputs were compared with the module's.
@@ -39,7 +39,7 @@ def export_onnx(module: nn.Module, task: Task, folder: Path) -> Parity:
     if not isinstance(module, GraphModule):
         module.eval()
     with replacing_folder(folder) as temporary:
-        path = temporary / "model.onnx"
+        path = temporary / name
         quantized = _write(module, task, path)
         limits = ParityLimits.quantized() if quantized else ParityLimits()
         return check_parity(module, path, task, limits)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import onnx_ir as ir
-
 from fettle.core.errors import ModelError
 from fettle.core.shelf import PASSES
 
@@ -22,6 +20,8 @@ def lowered(model: Path, lowering: Sequence[str]) -> Path | bytes:
         raise ModelError(f"the ONNX file {model} was expected and is not there")
     if not lowering:
         return model
+    import onnx_ir as ir  # 36 MB that a session without a lowering doesn't need
+
     graph = ir.load(model)
     for name in lowering:
         graph = PASSES.make(name)(graph)  # type: ignore[operator]  # every pass is callable

@@ -15,6 +15,16 @@ from fettle.core.plugin import Plugin
 if TYPE_CHECKING:
     from torch import nn
 
+_MOVES = {
+    # ONNX and onnxruntime
+    *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Cast", "Constant"),
+    *("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Shape"),
+    *("ReorderInput", "ReorderOutput", "Slice", "Gather", "Concat", "Pad", "Expand"),
+    # OpenVINO
+    *("Input", "Output", "Const", "Reorder", "FakeQuantize", "Convert", "StridedSlice"),
+    *("Concatenation", "Split", "Broadcast", "ShapeOf"),
+}
+
 
 @dataclass(frozen=True)
 class LayerPrecision:
@@ -24,6 +34,11 @@ class LayerPrecision:
     op: str
     precision: str
     shape: tuple[int, ...] = ()
+
+    @property
+    def computes(self) -> bool:
+        """Whether this is arithmetic, not a change of type, layout or view."""
+        return self.op not in _MOVES
 
 
 class Session(ABC):

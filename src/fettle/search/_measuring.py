@@ -109,9 +109,7 @@ class Measuring:
         model = trial.model
 
         def probe() -> int:
-            artifact = measure.Artifact(
-                model, trial.runtime, trial.lowering, self.task, self.batch
-            )
+            artifact = measure.Artifact(model, trial.runtime, trial.lowering, self.task, self.batch)
             return peak_memory(artifact).peak_bytes
 
         key = self._key("memory", trial.identity, self.batch)
