@@ -17,7 +17,7 @@ from fettle.core.plugin import Plugin
 from fettle.core.recipe import Recipe, parse_step
 from fettle.core.shelf import PASSES, RUNTIMES, TECHNIQUES, Shelf
 
-_AWKWARD = "it's > a \"name\" @ C:\\models, (1)"
+_AWKWARD = 'it\'s > a "name" @ C:\\models, (1)'
 _CARD = ("What it does:", "When to use it:", "Expected effect:")
 
 
