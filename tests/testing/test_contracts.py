@@ -1,6 +1,5 @@
 """Every plug-in of every shelf keeps its contract, without being listed anywhere."""
 
-
 from fettle.core.shelf import DETECTORS
 from fettle.testing import (
     DataSourceContract,
@@ -13,7 +12,7 @@ from fettle.testing import (
 
 
 class TestTechniques(TechniqueContract):
-    pass
+    costly = ("quantize.aware",)  # its conversion alone takes more than ten seconds
 
 
 class TestGraphPasses(GraphPassContract):

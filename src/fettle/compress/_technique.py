@@ -38,7 +38,9 @@ class Technique(Plugin):
             CheckFailed: what came out computes no finite outputs of the right shape.
         """
         self.requires(model, task)
-        result = self.apply(copy.deepcopy(model), task)
+        with torch.random.fork_rng(devices=[]):  # torch's global generator is the caller's
+            torch.manual_seed(self.context.seed)
+            result = self.apply(copy.deepcopy(model), task)
         self.ensures(result, task)
         return result
 

@@ -19,6 +19,8 @@ def find_function(spec: str, error: type[InputError]) -> Callable[..., Any]:
         InputError: there is no such file, module or function, or it can't be loaded.
     """
     place, _, name = spec.rpartition(":")
+    if not place or not name:
+        raise error(f"expected `path/file.py:function` or `package.module:function`, got `{spec}`")
     module = _from_file(place, error) if place.endswith(".py") else _from_path(place, error)
     function = getattr(module, name, None)
     if not callable(function):

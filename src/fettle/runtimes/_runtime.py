@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from fettle.core.arrays import Arrays, TensorSpec
+from fettle.core.errors import InputError
 from fettle.core.knobs import Choice, Range
 from fettle.core.plugin import Plugin
 
@@ -49,7 +50,11 @@ class Session(ABC):
 
     @abstractmethod
     def run(self, inputs: Arrays) -> Arrays:
-        """Return the outputs by name for inputs by name, batch first."""
+        """Return the outputs by name for inputs by name, batch first.
+
+        Raises:
+            InputError: an input is missing, unknown, or of another type or shape.
+        """
 
     def layers(self) -> list[LayerPrecision]:
         """Return what each layer really runs in; empty when the engine doesn't tell."""
@@ -58,6 +63,19 @@ class Session(ABC):
     @abstractmethod
     def close(self) -> None:
         """Give back what the session holds."""
+
+
+def check_inputs(specs: Sequence[TensorSpec], inputs: Arrays) -> None:
+    """Raise InputError unless `inputs` holds exactly what `specs` describe.
+
+    An engine may answer a missing input with what it got in an earlier call.
+    """
+    if len(inputs) != len(specs) or any(spec.name not in inputs for spec in specs):
+        raise InputError(
+            f"the inputs {[spec.name for spec in specs]} were expected, got {list(inputs)}"
+        )
+    for spec in specs:
+        spec.check(inputs[spec.name])
 
 
 @dataclass(frozen=True, kw_only=True)

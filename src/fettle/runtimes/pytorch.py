@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -71,7 +72,7 @@ class TorchSession(Session):
         """Return the outputs by name."""
         if torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
-        tensors = [torch.from_numpy(array).to(self._device) for array in inputs.values()]
+        tensors = [_tensor(array).to(self._device) for array in inputs.values()]
         autocast = torch.autocast(
             self._device.type, self._dtype or torch.bfloat16, enabled=self._dtype is not None
         )
@@ -94,6 +95,11 @@ class TorchSession(Session):
         assert weight is not None
         names = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
         return names.get(self._dtype or weight.dtype, str(weight.dtype))
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    """Share the array's memory where torch can: not when it is read-only or strided backwards."""
+    return torch.from_numpy(np.require(array, requirements=["C", "W"]))
 
 
 def _own_weight(module: nn.Module) -> torch.Tensor | None:

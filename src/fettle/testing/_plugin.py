@@ -36,7 +36,15 @@ class PluginContract:
         """Give a test that asks for `name` every name in turn."""
         if "name" in metafunc.fixturenames:
             names = self.shelf.names() if self.names is None else self.names
-            metafunc.parametrize("name", names)
+            test = metafunc.function.__name__
+            metafunc.parametrize(
+                "name", [pytest.param(n, marks=self.marks(n, test)) for n in names]
+            )
+
+    def marks(self, name: str, test: str) -> Sequence[pytest.MarkDecorator]:
+        """Return the marks of a test for the plug-in called `name`; by default none."""
+        del name, test
+        return ()
 
     def load(self, name: str) -> type[Plugin]:
         """Return the class called `name`; skip the test where its package is not installed."""
@@ -69,7 +77,6 @@ class PluginContract:
         for knob in cls.knobs():
             assert knob.bounds is not None, f"{name}.{knob.name} has no bounds"
             assert knob.meaning.strip(), f"{name}.{knob.name} has no meaning"
-            assert knob.default is not dataclasses.MISSING, f"{name}.{knob.name} has no default"
             assert knob.bounds.refuse(knob.default) is None, f"{name}.{knob.name}: default"
 
     def test_takes_what_is_within_bounds(self, name: str) -> None:

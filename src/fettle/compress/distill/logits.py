@@ -55,7 +55,8 @@ class Logits(Technique):
         return student
 
     def _pair(self, model: nn.Module, task: Task) -> tuple[nn.Module, nn.Module]:
-        teacher = self.context.teacher or copy.deepcopy(model)
+        given = self.context.teacher
+        teacher = copy.deepcopy(model if given is None else given)  # it will be frozen
         if not self.student:
             return teacher, model
         return teacher, models.load(self.student, signature=task.signature, seed=self.context.seed)

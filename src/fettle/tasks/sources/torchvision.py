@@ -15,7 +15,7 @@ from typing import Annotated
 import numpy as np
 
 from fettle.core.errors import DataError, MissingError, UnknownName
-from fettle.core.knobs import Text
+from fettle.core.knobs import Choice, Text
 from fettle.core.shelf import INSTALL
 from fettle.tasks._arrays import data_of
 from fettle.tasks._data import Data
@@ -34,7 +34,9 @@ class Torchvision(DataSource):
     """A data set in the files that torchvision keeps."""
 
     root: Annotated[str, Text("a folder"), "where torchvision keeps its data sets"] = "data"
-    download: Annotated[bool, "fetch what is not there, with torchvision"] = False
+    download: Annotated[bool, Choice(False, True), "fetch what is not there, with torchvision"] = (
+        False
+    )
 
     def read(self) -> Data:
         """Return the data set, its own test set apart."""
