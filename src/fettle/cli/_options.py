@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fettle.core.errors import InputError, KnobError
-from fettle.core.knobs import Choice, Knob, Range
+from fettle.core.knobs import Choice, Range
 from fettle.core.plugin import Plugin
 from fettle.core.shelf import RUNTIMES
 
@@ -57,7 +57,8 @@ def add_study(parser: argparse.ArgumentParser) -> None:
 def add_knobs(parser: argparse.ArgumentParser, plugin: type[Plugin]) -> None:
     """Add an option for each knob of a plug-in."""
     for knob in plugin.knobs():
-        options: dict[str, Any] = {"choices": knob.bounds.options} if _is_choice(knob) else {}
+        chosen = knob.bounds.options if isinstance(knob.bounds, Choice) else None
+        options: dict[str, Any] = {"choices": chosen} if chosen else {}
         bounds = f" ({knob.bounds})" if isinstance(knob.bounds, Range) else ""
         parser.add_argument(
             f"--{knob.name.replace('_', '-')}",
@@ -128,7 +129,3 @@ def check_out(out: Path) -> Path:
     if out.exists() and not out.is_dir():
         raise InputError(f"`--out` expects a folder, and {out} is a file: choose another name")
     return out
-
-
-def _is_choice(knob: Knob) -> bool:
-    return isinstance(knob.bounds, Choice)

@@ -69,6 +69,7 @@ class Text:
     def refuse(self, value: Value) -> str | None:
         """Any text will do here; whoever uses it checks its form."""
         del value
+        return None
 
     def __str__(self) -> str:
         return self.form
@@ -118,8 +119,14 @@ def knobs_of(cls: type) -> tuple[Knob, ...]:
         base, *extras = typing.get_args(hint)
         bounds = next((e for e in extras if isinstance(e, Range | Choice | Text)), None)
         meaning = next((e for e in extras if isinstance(e, str)), "")
-        found.append(Knob(field.name, base, field.default, bounds, meaning))
+        found.append(Knob(field.name, base, _default(cls, field), bounds, meaning))
     return tuple(found)
+
+
+def _default(cls: type, field: dataclasses.Field[Any]) -> Value:
+    if field.default is dataclasses.MISSING:
+        raise TypeError(f"{cls.__name__}.{field.name} has no default")  # our own mistake
+    return field.default  # type: ignore[no-any-return]
 
 
 def _coerce(value: Any, kind: type) -> Value | None:

@@ -129,8 +129,9 @@ class _RichBar:
 
     def step(self, note: str = "", amount: int = 1) -> None:
         """Move the bar."""
-        fields = {"note": note} if note else {}
-        self.progress.update(self.task, advance=amount, **fields)
+        self.progress.advance(self.task, amount)
+        if note:
+            self.progress.update(self.task, note=note)
 
 
 def reporter() -> Reporter:

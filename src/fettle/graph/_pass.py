@@ -19,9 +19,20 @@ if TYPE_CHECKING:
 class GraphPass(Plugin):
     """A rewrite of an ONNX graph; call it, implement `apply`.
 
-    A call works on the model in place and returns it. `requires` refuses a model that the pass
-    can't work on, `ensures` checks what came out: the interface must be the same.
+    A call works on the model in place and returns it; `requires` refuses a model that the pass
+    can't work on, and what comes out must have the same interface.
+
+    A pass that rewrites the master for one engine names it in `lowers_for`, and says in `suits`
+    which processors it is for. It is applied only when a session is built.
     """
+
+    lowers_for: ClassVar[str] = ""
+
+    @classmethod
+    def suits(cls, machine: Machine) -> bool:
+        """Say whether the rewrite can help on this machine."""
+        del machine
+        return True
 
     def __call__(self, model: ir.Model, task: Task | None = None) -> ir.Model:
         """Check, rewrite, check.

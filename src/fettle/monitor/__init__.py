@@ -1,1 +1,1 @@
-"""TODO"""
+"""Monitor: keep proving a served bundle. Nothing stands here yet."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Serve: a bundle behind the Open Inference Protocol. Nothing stands here yet."""

@@ -77,7 +77,7 @@ def remove_channels(
 ) -> None:
     """Remove the weakest `ratio` of each group's channels from `model`, in place.
 
-    Layers that make the model's output keep their width.
+    The layer that makes the model's output keeps its width.
     """
     if ratio == 0:
         return
@@ -88,17 +88,20 @@ def remove_channels(
         importance=tp.importance.GroupMagnitudeImportance(p=2),
         pruning_ratio=ratio,
         round_to=round_to,
-        ignored_layers=_output_layers(model, inputs),
+        ignored_layers=[_head(model, inputs)],
         root_module_types=[*_CONVOLUTIONS, nn.Linear],
         customized_pruners={Shortcut: ShortcutPruner()},
     )
     pruner.step()
 
 
-def _output_layers(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> list[nn.Module]:
-    """Return the weighted layers whose output is as wide as the model's: its heads."""
+def _head(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> nn.Module:
+    """Return the weighted layer that runs last: its width is the number of classes."""
+    ran: list[nn.Module] = []
+    layers = [m for m in model.modules() if isinstance(m, (nn.Linear, *_CONVOLUTIONS))]
+    handles = [m.register_forward_hook(lambda module, *_: ran.append(module)) for m in layers]
     with torch.no_grad():
-        classes = model(*inputs).shape[1]
-    weighted = (nn.Linear, *_CONVOLUTIONS)
-    layers = [module for module in model.modules() if isinstance(module, weighted)]
-    return [m for m in layers if m.weight.shape[0] == classes and m is layers[-1]] or layers[-1:]
+        model(*inputs)
+    for handle in handles:
+        handle.remove()
+    return ran[-1]

@@ -110,7 +110,7 @@ class SymmetricQuantizer(Quantizer):  # type: ignore[misc]  # torchao is untyped
     def _annotate_node(self, node: Node, region: set[Node], wanted: set[Node]) -> None:
         inputs: dict[Node, object] = {}
         if node.target in CONVOLUTIONS | LINEARS and _has_weight(node):
-            inputs = {node.args[0]: self.activation, node.args[1]: self.weight}
+            inputs = dict(zip(_operands(node), (self.activation, self.weight), strict=True))
         elif node in region and node.target in COMBINERS | MOVERS:
             inputs = dict.fromkeys(tensor_inputs(node), self.activation)
         output: object = self.activation if node in wanted and node.op != "placeholder" else None
@@ -162,7 +162,7 @@ def _wanted(nodes: list[Node], region: set[Node]) -> set[Node]:
     wanted: set[Node] = set()
     for node in nodes:
         if node.target in CONVOLUTIONS | LINEARS and _has_weight(node):
-            wanted.add(node.args[0])
+            wanted.add(_operands(node)[0])
         if node.target in CONVOLUTIONS and _has_weight(node):
             wanted.add(tail_of(node))
         elif node in region and node.target in COMBINERS | MOVERS:
@@ -173,6 +173,14 @@ def _wanted(nodes: list[Node], region: set[Node]) -> set[Node]:
                 wanted.add(tail_of(node))
     outputs = {n for node in nodes if node.op == "output" for n in node.all_input_nodes}
     return wanted - outputs
+
+
+def _operands(node: Node) -> tuple[Node, Node]:
+    """Return the input and the weight of a weighted operator."""
+    activation, weight = node.args[:2]
+    assert isinstance(activation, Node)
+    assert isinstance(weight, Node)
+    return activation, weight
 
 
 def _has_weight(node: Node) -> bool:
