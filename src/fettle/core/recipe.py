@@ -16,6 +16,8 @@ from fettle.core.plugin import Plugin
 from fettle.core.shelf import PASSES, RUNTIMES, TECHNIQUES
 
 _EXAMPLE = "e.g. `prune.channels(ratio=0.5) > quantize.aware(epochs=2) @ openvino`"
+# a quoted text, or one character
+_TOKEN = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|.""", re.DOTALL)
 _NAME = re.compile(r"[A-Za-z_][\w]*(\.[A-Za-z_]\w*)*")
 
 
@@ -99,14 +101,12 @@ def _split_steps(text: str) -> list[str]:
 
 def _outside_quotes(text: str, separator: str) -> list[str]:
     """Split at `separator` where it stands outside quotation marks."""
-    parts, quote = [""], ""
-    for char in text:
-        if char in "'\"":
-            quote = "" if char == quote else quote or char
-        if char == separator and not quote:
+    parts = [""]
+    for token in _TOKEN.findall(text):
+        if token == separator:
             parts.append("")
         else:
-            parts[-1] += char
+            parts[-1] += token
     return parts
 
 
@@ -119,10 +119,18 @@ def _parse_call(text: str, make: Any) -> Plugin:
     try:
         call = ast.parse(f"_({rest.rstrip()[:-1]})" if parenthesis else "_()", mode="eval").body
         assert isinstance(call, ast.Call)
-        if call.args or any(keyword.arg is None for keyword in call.keywords):
-            raise RecipeError(f"knobs are given by name: `{name}(knob=value)`, got `{text}`")
-        values = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+        values = _values(call, text)
     except (SyntaxError, ValueError) as error:
         raise RecipeError(f"the knobs of `{text}` don't parse ({error}), {_EXAMPLE}") from error
     plugin: Plugin = make(name, **values)
     return plugin
+
+
+def _values(call: ast.Call, text: str) -> dict[str, Any]:
+    names = [keyword.arg for keyword in call.keywords]
+    if call.args or None in names:
+        raise RecipeError(f"knobs are given by name: `name(knob=value)`, got `{text}`")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise RecipeError(f"each knob is given once, got `{twice}` twice in `{text}`")
+    return {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
