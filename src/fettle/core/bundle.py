@@ -7,6 +7,8 @@
     card.md         the model card; report.html the report
 
 Nothing in it is a pickle. Opening one verifies every hash and refuses paths that leave the folder.
+The manifest itself is sealed with a hash of its own contents: a number that was edited by hand is
+noticed. A seal is no signature, though: who means to deceive can compute it anew.
 """
 
 from __future__ import annotations
@@ -24,12 +26,13 @@ import numpy as np
 from fettle.core.arrays import Arrays, TensorSpec
 from fettle.core.errors import BundleError
 from fettle.core.files import replacing_folder, write_json
-from fettle.core.hashing import file_sha256
+from fettle.core.hashing import file_sha256, json_sha256
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
-_REQUIRED = ("schema", "files", "inputs", "outputs", "recipe")
+_SEAL = "seal"
+_REQUIRED = ("schema", _SEAL, "files", "inputs", "outputs", "recipe")
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ class Manifest:
     """The contents of `manifest.json`, typed where others rely on it.
 
     `lowering` maps a runtime's name to the graph passes that its session applies; `golden` holds
-    the tolerance that a replay of the golden inputs must keep.
+    the tolerance that a replay of the golden inputs must keep; `extra` holds fields that this
+    version doesn't know, so that they survive.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -57,22 +61,26 @@ class Manifest:
     versions: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     schema: int = SCHEMA
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form."""
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
         plain["inputs"] = [spec.to_json() for spec in self.inputs]
         plain["outputs"] = [spec.to_json() for spec in self.outputs]
-        return {"schema": plain.pop("schema"), **plain}
+        return {"schema": plain.pop("schema"), **plain, **plain.pop("extra")}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Manifest:
-        """Read the JSON form; fields that a newer minor version added are ignored."""
+        """Read the JSON form; what a newer minor version added is kept in `extra`."""
         known = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
+        known["extra"] = {k: v for k, v in data.items() if k not in known and k != _SEAL}
         for name in ("inputs", "outputs"):
             specs = (TensorSpec(s["name"], s["dtype"], tuple(s["shape"])) for s in known[name])
             known[name] = tuple(specs)
-        return cls(**{**known, "labels": tuple(known.get("labels", ()))})
+        for name in ("labels", "checks"):
+            known[name] = tuple(known.get(name, ()))
+        return cls(**known)
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,8 @@ class Bundle:
         """Open the bundle in folder `path` and verify it.
 
         Raises:
-            BundleError: it is no bundle, a file is missing, changed, unlisted, or lies outside.
+            BundleError: it is no bundle, its manifest was edited, or a file is missing, changed,
+                unlisted, or lies outside.
         """
         root = Path(path)
         manifest = _read_manifest(root)
@@ -125,8 +134,14 @@ def write_bundle(path: Path, manifest: Manifest, source: Path) -> Bundle:
             target.write_bytes((source / name).read_bytes())
         hashes = {name: file_sha256(temporary / name) for name in names}
         sealed = Manifest(**{**_fields(manifest), "files": hashes})
-        write_json(temporary / MANIFEST, sealed.to_json())
+        write_manifest(temporary, sealed)
     return Bundle(path, sealed)
+
+
+def write_manifest(root: Path, manifest: Manifest) -> None:
+    """Write the manifest of the bundle in folder `root`, sealed."""
+    contents = manifest.to_json()
+    write_json(root / MANIFEST, {**contents, _SEAL: json_sha256(contents)})
 
 
 def is_bundle(path: str | Path) -> bool:
@@ -160,24 +175,43 @@ def _read_manifest(root: Path) -> Manifest:
         )
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-        missing = [name for name in _REQUIRED if name not in data]
-        if missing:
-            raise BundleError(f"{file} lacks {', '.join(missing)}; build the bundle anew")
-        if data["schema"] != SCHEMA:
+        if data.get("schema", SCHEMA) != SCHEMA:
             raise BundleError(
                 f"{file} has schema {data['schema']}, this fettle reads {SCHEMA}: upgrade fettle"
             )
+        missing = [name for name in _REQUIRED if name not in data]
+        if missing:
+            raise BundleError(f"{file} lacks {', '.join(missing)}; build the bundle anew")
+        _check_seal(file, data)
+        _check_files(file, data["files"])
         return Manifest.from_json(data)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise BundleError(f"{file} is corrupted ({error}); build the bundle anew") from error
+
+
+def _check_seal(file: Path, data: Mapping[str, Any]) -> None:
+    if json_sha256({k: v for k, v in data.items() if k != _SEAL}) != data[_SEAL]:
+        raise BundleError(
+            f"{file} is not what was sealed when the bundle was written: it was corrupted or"
+            " edited; build or copy the bundle anew"
+        )
+
+
+def _check_files(file: Path, files: Mapping[str, Any]) -> None:
+    if MODEL not in files:
+        raise BundleError(f"{file} vouches for no `{MODEL}`; build the bundle anew")
+    for name, expected in files.items():
+        inside = PurePosixPath(name)
+        if inside.is_absolute() or ".." in inside.parts or "\0" in name:
+            raise BundleError(f"{file} lists {name!r}, which leaves the bundle")
+        if not isinstance(expected, str):
+            raise BundleError(f"{file} has no SHA-256 for `{name}`; build the bundle anew")
 
 
 def _verify(root: Path, files: Mapping[str, str]) -> None:
     for name, expected in files.items():
-        inside = PurePosixPath(name)
-        target = root / inside
-        leaves = inside.is_absolute() or ".." in inside.parts
-        if leaves or not target.resolve().is_relative_to(root.resolve()):
+        target = root / name
+        if not target.resolve().is_relative_to(root.resolve()):
             raise BundleError(f"{root / MANIFEST} lists `{name}`, which leaves the bundle")
         if not target.is_file():
             raise BundleError(f"`{name}` is missing from {root}; copy the bundle anew")
@@ -186,7 +220,8 @@ def _verify(root: Path, files: Mapping[str, str]) -> None:
                 f"`{name}` in {root} is not what its manifest vouches for (SHA-256 differs):"
                 " it was corrupted or changed; build or copy the bundle anew"
             )
-    present = {p.relative_to(root).as_posix() for p in root.rglob("*") if not p.is_dir()}
+    found = (p for p in root.rglob("*") if p.is_symlink() or not p.is_dir())
+    present = {p.relative_to(root).as_posix() for p in found}
     stray = sorted(present - set(files) - {MANIFEST})
     if stray:
         raise BundleError(f"{root} holds files that its manifest doesn't list: {', '.join(stray)}")

@@ -16,6 +16,16 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def json_sha256(value: Any) -> str:
+    """Return the SHA-256 of a value as it is once written to JSON and read back, in hex.
+
+    Independent of the order of keys; NaN is refused.
+    """
+    read_back = json.loads(json.dumps(value, allow_nan=False))
+    text = json.dumps(read_back, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def array_fingerprint(*arrays: np.ndarray) -> str:
     """Return 16 hex digits over the shapes, types and bytes of `arrays`."""
     digest = hashlib.sha256()
