@@ -46,16 +46,20 @@ class TechniqueContract(PluginContract):
         assert isinstance(plugin, Technique)
         return plugin
 
+    def result(self, name: str) -> nn.Module:
+        """Return what the technique makes of the sample; in one process each is applied once."""
+        return _applied(self.technique(name)).model
+
     def test_leaves_the_model_that_it_is_given_alone(self, name: str) -> None:
         """Weights, buffers, modes and gradients' flags are as before, bit for bit."""
         before = _portrait(sample().module)
-        result = _result(self.technique(name))
+        result = self.result(name)
         assert result is not sample().module
         _assert_same(before, _portrait(sample().module))
 
     def test_makes_finite_outputs_of_the_right_shape(self, name: str) -> None:
         """For any batch: one row of finite logits an example."""
-        result = _result(self.technique(name))
+        result = self.result(name)
         for n in (1, 3, 8):
             outputs = _outputs(result, n)
             assert outputs.shape == (n, sample().task.signature.classes)
@@ -63,7 +67,7 @@ class TechniqueContract(PluginContract):
 
     def test_examples_do_not_touch_each_other(self, name: str) -> None:
         """An example's output doesn't depend on what else is in its batch."""
-        result = _result(self.technique(name))
+        result = self.result(name)
         torch.testing.assert_close(_outputs(result, 8)[:3], _outputs(result, 3), rtol=0, atol=1e-4)
 
     def test_refuses_a_converted_graph(self, name: str) -> None:
@@ -75,12 +79,12 @@ class TechniqueContract(PluginContract):
 
     def test_exports_with_parity(self, name: str, tmp_path: Path) -> None:
         """The result goes through the hand-over to the production half."""
-        export_onnx(_result(self.technique(name)), sample().task, tmp_path / "out")
+        export_onnx(self.result(name), sample().task, tmp_path / "out")
         assert (tmp_path / "out" / "model.onnx").is_file()
 
     def test_leaves_the_teacher_alone(self, name: str) -> None:
         """A teacher of the context is as before, too."""
-        _result(self.technique(name))
+        self.result(name)
         _assert_same(_portrait(_new_teacher()), _portrait(_teacher()))
 
     def test_leaves_the_global_generator_alone(self, name: str) -> None:
@@ -89,7 +93,7 @@ class TechniqueContract(PluginContract):
 
     def test_same_seed_same_result(self, name: str) -> None:
         """The seed decides, whatever state torch's global generator is in."""
-        first = _result(self.technique(name))
+        first = self.result(name)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1234)
             second = _apply(self.technique(name)).model
@@ -112,10 +116,6 @@ def _apply(technique: Technique) -> _Applied:
 def _applied(technique: Technique) -> _Applied:
     """Return what came of a technique on the sample; each is applied once."""
     return _apply(technique)
-
-
-def _result(technique: Technique) -> nn.Module:
-    return _applied(technique).model
 
 
 @functools.cache
