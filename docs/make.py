@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fettle.cli import build_parser, verbs
+from fettle.core.errors import InputError
 from fettle.core.knobs import Knob
 from fettle.core.shelf import SHELVES, Shelf
 
@@ -110,8 +111,8 @@ def parses(words: list[str]) -> bool:
     try:
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
             build_parser(words[:1]).parse_args(words)
-    except SystemExit as stop:
-        return stop.code in (0, None)
+    except (SystemExit, InputError) as stop:
+        return getattr(stop, "code", 2) in (0, None)
     return True
 
 

@@ -14,12 +14,24 @@ import pkgutil
 import sys
 from collections.abc import Sequence
 from types import ModuleType
+from typing import Any, NoReturn
 
 from fettle.cli._outcome import Outcome
-from fettle.core.errors import FettleError, MissingError, UnknownName
+from fettle.core.errors import FettleError, InputError, MissingError, UnknownName
 from fettle.core.shelf import INSTALL
 
 INTERRUPTED = 130
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that leaves it to `main` to say what is wrong, and takes no shortened options."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **settings})
+
+    def error(self, message: str) -> NoReturn:
+        """Raise InputError, so that `--json` holds for a mistyped option too."""
+        raise InputError(f"{message}; see `{self.prog} --help`")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,6 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if missing is None:
             raise
         return _fail(str(missing), missing.exit_code, wants_json)
+    except MemoryError as error:
+        message = f"out of memory ({error}): ask for a smaller batch or model, or free some"
+        return _fail(message, InputError.exit_code, wants_json)
     except KeyboardInterrupt:
         return _fail(
             "interrupted; the same command continues where it stopped", INTERRUPTED, wants_json
@@ -56,8 +71,11 @@ def build_parser(chosen: Sequence[str] | None = None) -> argparse.ArgumentParser
     """Return the parser, with the options of the `chosen` verbs; None means all of them.
 
     Options may need heavy packages to be declared, so that only the verb at hand declares its own.
+
+    Raises:
+        InputError: on parsing, when the arguments are wrong.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="fettle",
         description="The fastest artifact of a trained model that is proven inside a budget.",
     )

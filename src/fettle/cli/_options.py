@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from fettle.core.knobs import Choice, Range
 from fettle.core.plugin import Plugin
 from fettle.core.shelf import RUNTIMES
 
+_WHOLE = re.compile(r"-?[0-9]{1,19}")
 TARGETS = {"cpu": ("onnxruntime", "openvino")}
 
 
@@ -40,7 +42,9 @@ def add_data(parser: argparse.ArgumentParser, required: bool = True) -> None:
         help="digits, npz:FILE, imagefolder:DIR, torchvision:CIFAR10, cifar10:DIR,"
         " file.py:function, or noise:3x224x224 for speed alone",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of splits, weights and training")
+    parser.add_argument(
+        "--seed", type=at_least(0), default=0, help="of splits, weights and training"
+    )
 
 
 def add_study(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +56,13 @@ def add_study(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", default="cpu", help="cpu, or runtimes: openvino,onnxruntime")
     parser.add_argument("--batch", type=at_least(1), default=1, help="examples a request")
     parser.add_argument("--threads", type=at_least(0), default=0, help="0: all there are")
+
+
+def add_seconds(parser: argparse.ArgumentParser, default: float, what: str) -> None:
+    """Add `--seconds`, the time that is given to timing."""
+    parser.add_argument(
+        "--seconds", type=positive, default=default, help=f"how long {what}, default {default:g}"
+    )
 
 
 def add_knobs(parser: argparse.ArgumentParser, plugin: type[Plugin]) -> None:
@@ -79,13 +90,14 @@ def targets(text: str) -> tuple[str, ...]:
 
     Raises:
         UnknownName: no such runtime.
+        MissingError: a package that one of them needs is not installed.
     """
     names = TARGETS.get(text) or tuple(part.strip() for part in text.split(",") if part.strip())
     if not names:
         raise InputError("`--target` expects cpu or names of runtimes, got nothing")
     for name in names:
         RUNTIMES.load(name)
-    return names
+    return tuple(dict.fromkeys(names))
 
 
 def numbers(text: str) -> list[int]:
@@ -104,15 +116,28 @@ def numbers(text: str) -> list[int]:
 
 
 def at_least(least: int) -> Any:
-    """Return an argparse type: a whole number from `least` on."""
+    """Return an argparse type: a whole number from `least` on that 64 bits hold."""
 
     def whole(text: str) -> int:
-        number = int(text) if text.lstrip("-").isdigit() else math.nan
-        if not number >= least:
-            raise argparse.ArgumentTypeError(f"a whole number from {least} on, got `{text}`")
-        return int(number)
+        number = int(text) if _WHOLE.fullmatch(text) else least - 1
+        if not least <= number < 2**63:
+            raise argparse.ArgumentTypeError(
+                f"a whole number from {least} to 2^63 - 1 was expected, got `{text}`"
+            )
+        return number
 
     return whole
+
+
+def positive(text: str) -> float:
+    """Return a finite number above zero: an argparse type."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"a number above 0 was expected, got `{text}`")
+    return number
 
 
 def command_line() -> str:

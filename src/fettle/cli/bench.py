@@ -6,7 +6,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from fettle.cli._options import numbers
+from fettle.cli._options import add_seconds, numbers
 from fettle.cli._outcome import Outcome
 from fettle.core.progress import reporter
 
@@ -21,7 +21,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch", default="1", help="batch sizes, e.g. 1,8,64")
     parser.add_argument("--threads", default="0", help="thread counts, e.g. 1,2; 0: all there are")
-    parser.add_argument("--seconds", type=float, default=10.0, help="to time each group for")
+    add_seconds(parser, 10.0, "all artifacts of a batch and threads together are timed")
     parser.add_argument("--data", default="", help="inputs for torch models, e.g. digits")
     parser.add_argument("--no-memory", action="store_true", help="don't measure peak memory")
 

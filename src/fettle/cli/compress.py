@@ -6,7 +6,15 @@ import argparse
 from pathlib import Path
 
 from fettle import report
-from fettle.cli._options import add_data, add_model, add_study, check_out, command_line, targets
+from fettle.cli._options import (
+    add_data,
+    add_model,
+    add_seconds,
+    add_study,
+    check_out,
+    command_line,
+    targets,
+)
 from fettle.cli._outcome import Outcome, judged
 from fettle.core.progress import reporter
 
@@ -26,6 +34,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--teacher", metavar="M2", help="a model to distill from")
     parser.add_argument("--teacher-weights", metavar="W2", help="its weights")
     add_study(parser)
+    add_seconds(parser, 20.0, "all artifacts together are timed")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
 
 
@@ -45,6 +54,7 @@ def run(args: argparse.Namespace) -> Outcome:
         target=targets(args.target),
         batch=args.batch,
         threads=args.threads,
+        seconds=args.seconds,
         only_given=True,
         command=command_line(),
         data=args.data,

@@ -6,12 +6,18 @@ import argparse
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fettle.cli._options import add_data, add_model
 from fettle.cli._outcome import Outcome
 from fettle.core.errors import InputError
 from fettle.core.files import replacing, storage_errors
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from fettle.export import Parity
+    from fettle.tasks import Task
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -24,20 +30,13 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Outcome:
     """Export the model; without data, random inputs of the family's usual shape are used."""
     from fettle import measure, models, tasks
-    from fettle.export import export_onnx
     from fettle.search.subject import default_data
 
     if args.out.suffix != ".onnx":
         raise InputError(f"`--out` expects a name that ends with .onnx, got {args.out}")
     task = tasks.load(args.data or default_data(args.model), seed=args.seed)
     model = models.load(args.model, weights=args.weights, signature=task.signature, seed=args.seed)
-    with storage_errors(args.out):
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=args.out.parent, prefix=".export.") as name:
-        parity = export_onnx(model, task, Path(name) / "onnx", args.out.name)
-        for file in sorted((Path(name) / "onnx").iterdir(), reverse=True):
-            with replacing(args.out.with_name(file.name)) as temporary:
-                shutil.copyfile(file, temporary)
+    parity = _export(model, task, args.out)
     size = measure.onnx_bytes(args.out)
     data: dict[str, Any] = {
         "model": args.model,
@@ -51,3 +50,17 @@ def run(args: argparse.Namespace) -> Outcome:
         f" {parity.max_difference:.2g}, top-1 agreement {parity.agreement:.2%}, n = {parity.n}"
     )
     return Outcome(data, text)
+
+
+def _export(model: nn.Module, task: Task, out: Path) -> Parity:
+    """Export into a folder beside `out`, then put each file in its place, the graph last."""
+    from fettle.export import export_onnx
+
+    with storage_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export.") as name:
+            parity = export_onnx(model, task, Path(name) / "onnx", out.name)
+            for file in sorted((Path(name) / "onnx").iterdir(), reverse=True):
+                with replacing(out.with_name(file.name)) as temporary:
+                    shutil.copyfile(file, temporary)
+    return parity

@@ -37,11 +37,18 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Outcome:
     """Train the model and keep it as structure and weights."""
+    from fettle.search import sole_worker
+
+    with sole_worker(check_out(args.out)):
+        return _train(args)
+
+
+def _train(args: argparse.Namespace) -> Outcome:
     from fettle import models, tasks
     from fettle.core.context import Context
     from fettle.train import FitPlan, fit
 
-    out = check_out(args.out)
+    out = args.out
     task = tasks.load(args.data, seed=args.seed)
     model = models.load(args.model, weights=args.weights, signature=task.signature, seed=args.seed)
     checkpoints = out / "checkpoints"

@@ -27,6 +27,7 @@ PACKAGES = (
     "fettle",
     "torch",
     "torchvision",
+    "timm",
     "torchao",
     "torch-pruning",
     "lightning-fabric",

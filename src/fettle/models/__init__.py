@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fettle.core.errors import MissingError
 from fettle.core.shelf import INSTALL
-from fettle.models._onnx_file import check_onnx, is_onnx
+from fettle.models._onnx_file import check_onnx, is_onnx, onnx_files
 
 if TYPE_CHECKING:
     from fettle.models._load import load, rebuild
@@ -23,6 +23,7 @@ __all__ = [
     "is_onnx",
     "load",
     "load_weights",
+    "onnx_files",
     "open",
     "origin_of",
     "read_weights",

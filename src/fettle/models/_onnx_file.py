@@ -37,6 +37,28 @@ def check_onnx(path: str | Path) -> Any:
         ) from error
 
 
+def onnx_files(path: str | Path) -> list[Path]:
+    """Return the ONNX file `path` and the files beside it that hold its weights.
+
+    Raises:
+        ModelError: as `check_onnx`, but for faults of the graph itself.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    file = Path(path)
+    if not file.is_file():
+        raise ModelError(f"an ONNX file was expected at `{file}`, but there is none")
+    try:
+        model = onnx.load(file, load_external_data=False)
+    except (DecodeError, ValueError, OSError) as error:
+        raise ModelError(
+            f"`{file}` is no valid ONNX model ({_first_line(error)}); export it anew"
+        ) from error
+    _check_external(model, file)
+    return [file, *sorted({file.parent / location for _, location in _locations(model.graph)})]
+
+
 def _check_external(model: Any, file: Path) -> None:
     folder = file.resolve().parent
     for name, location in _locations(model.graph):

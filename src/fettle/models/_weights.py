@@ -23,12 +23,12 @@ def save_weights(module: nn.Module, path: str | Path) -> None:
     Raises:
         StorageError: the disk is full, or the folder can't be written.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     # clones: safetensors refuses tensors that share memory, such as tied weights
     state = {k: v.detach().cpu().clone().contiguous() for k, v in module.state_dict().items()}
     with replacing(Path(path)) as temporary:
-        save_file(state, temporary)
+        temporary.write_bytes(save(state))  # save_file has an error of its own for a full disk
 
 
 def load_weights(module: nn.Module, path: str | Path) -> nn.Module:

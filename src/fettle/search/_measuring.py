@@ -18,6 +18,7 @@ from fettle.core.progress import Reporter
 from fettle.measure.lowering import choose_lowering
 from fettle.measure.memory import peak_memory
 from fettle.runtimes import Session
+from fettle.search._smoke import fault_of
 from fettle.search._store import Store
 from fettle.search._trial import Trial
 from fettle.tasks import Task
@@ -44,9 +45,12 @@ class Measuring:
             return
         try:
             trial.lowering = self._lowering(trial)
-            trial.session = trial.runtime.build(trial.model, trial.lowering)
+            session = trial.runtime.build(trial.model, trial.lowering)
         except FettleError as error:
             trial.refused = str(error)
+            return
+        trial.refused = fault_of(session, self._inputs(self.batch))
+        trial.session = session if trial.refused is None else None
 
     def _lowering(self, trial: Trial) -> tuple[str, ...]:
         if not isinstance(trial.model, Path) or trial.precision != "int8":

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 
-from fettle import report
+from fettle import models, report
 from fettle.core.arrays import Arrays, TensorSpec
 from fettle.core.bundle import MODEL, Manifest, write_bundle
-from fettle.core.files import write_json, write_text
+from fettle.core.files import storage_errors, write_json, write_text
 from fettle.core.machine import this_machine, versions
 from fettle.measure.lowering import LEAST_AGREEMENT, MOST_DIFFERENCE
 from fettle.search._trial import Trial
@@ -26,12 +27,8 @@ _REFERENCE_BYTES = 4_000_000
 
 def seal(study: Study, found: Findings, result: dict[str, Any]) -> dict[str, Any]:
     """Write the bundle `best`, `result.json` and `report.html`; return the result."""
-    with tempfile.TemporaryDirectory(dir=study.out, prefix=".best.", suffix=".tmp") as name:
-        folder = Path(name)
-        _fill(study, found.winner, folder)
-        write_text(folder / "card.md", report.card(result))
-        write_text(folder / "report.html", report.render(result))
-        write_bundle(study.out / "best", _manifest(study, found, result), folder)
+    with storage_errors(study.out):
+        _bundle(study, found, result)
     write_json(study.out / "result.json", result)
     report.write(study.out)
     study.workshop.store.journal.write(
@@ -43,15 +40,31 @@ def seal(study: Study, found: Findings, result: dict[str, Any]) -> dict[str, Any
     return result
 
 
+def _bundle(study: Study, found: Findings, result: dict[str, Any]) -> None:
+    with tempfile.TemporaryDirectory(dir=study.out, prefix=".best.", suffix=".tmp") as name:
+        folder = Path(name)
+        _fill(study, found.winner, folder)
+        write_text(folder / "card.md", report.card(result))
+        write_text(folder / "report.html", report.render(result))
+        write_bundle(study.out / "best", _manifest(study, found, result), folder)
+
+
 def _fill(study: Study, winner: Trial, folder: Path) -> None:
     assert isinstance(winner.model, Path)
-    for file in (winner.model, winner.model.with_name(f"{winner.model.name}.data")):
-        if file.exists():
-            shutil.copyfile(file, folder / file.name.replace(winner.model.name, MODEL))
+    _copy_model(winner.model, folder / MODEL)
     inputs, outputs = study.measuring.golden(winner)
     _save(folder / "golden.npz", inputs, outputs)
     n = min(_affordable(inputs), study.workshop.task.size("calibrate"))
     _save(folder / "reference.npz", *study.measuring.golden(winner, n))
+
+
+def _copy_model(model: Path, target: Path) -> None:
+    """Copy an ONNX file; weights that lie beside it come along, in one file named as it is."""
+    if models.onnx_files(model) == [model]:
+        shutil.copyfile(model, target)
+        return
+    loaded, location = models.check_onnx(model), f"{target.name}.data"
+    onnx.save(loaded, target, save_as_external_data=True, location=location)
 
 
 def _affordable(inputs: Arrays) -> int:

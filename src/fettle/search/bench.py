@@ -15,6 +15,7 @@ from fettle.core.progress import Reporter
 from fettle.measure.memory import peak_memory
 from fettle.runtimes import Runtime, Session
 from fettle.search._result import machine_json
+from fettle.search._smoke import fault_of
 from fettle.search.subject import Subject
 
 
@@ -101,12 +102,11 @@ def _open(subject: Subject, runtime: Runtime, batch: int) -> _Entry:
             entry.lowering = subject.lowering(runtime) if runtime.takes == "onnx" else ()
             model = subject.path if runtime.takes == "onnx" else subject.module
             assert model is not None
-            entry.session = runtime.build(model, entry.lowering)
-            measure.run_batch(entry.session, subject.batch(batch))
+            session = runtime.build(model, entry.lowering)
+            refused = fault_of(session, subject.batch(batch))
+            entry.session = session if refused is None else None
     except FettleError as error:
-        refused, entry.session = str(error), None
-    except RuntimeError as error:  # an engine that fails on this batch
-        refused, entry.session = f"fails at batch {batch}: {error}", None
+        refused = str(error)
     entry.row = _blank_row(entry, batch, refused)
     return entry
 

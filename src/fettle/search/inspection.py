@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from fettle import measure
-from fettle.core.errors import FettleError
+from fettle.core.errors import FettleError, ModelError
 from fettle.core.shelf import RUNTIMES
 from fettle.measure.macs import macs_of, parameters_of
 from fettle.measure.operators import operators_of
@@ -26,10 +26,8 @@ def inspect(subject: Subject) -> dict[str, Any]:
     counts: dict[str, dict[str, int]] = {}
     refused: dict[str, str] = {}
     for name in RUNTIMES.names():
-        runtime = RUNTIMES.make(name)
-        assert isinstance(runtime, Runtime)
         try:
-            found = _layers(subject, runtime)
+            found = _layers(subject, name)
         except FettleError as error:
             refused[name] = str(error)
             continue
@@ -53,10 +51,15 @@ def inspect(subject: Subject) -> dict[str, Any]:
     }
 
 
-def _layers(subject: Subject, runtime: Runtime) -> list[LayerPrecision]:
+def _layers(subject: Subject, name: str) -> list[LayerPrecision]:
+    runtime = RUNTIMES.make(name)
+    assert isinstance(runtime, Runtime)
     model = subject.path if runtime.takes == "onnx" else subject.module
-    if model is None or runtime.supports():
+    if model is None:
         return []
+    missing = runtime.supports()
+    if missing:
+        raise ModelError(missing)
     lowering = subject.lowering(runtime) if runtime.takes == "onnx" else ()
     session = runtime.build(model, lowering)
     try:

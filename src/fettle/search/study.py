@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fettle.core.errors import CheckFailed
+from fettle.core.errors import CheckFailed, InputError
 from fettle.core.recipe import Recipe
 from fettle.core.shelf import RUNTIMES
 from fettle.core.verdict import Budget, Verdict
@@ -68,31 +68,44 @@ class Study:
         Writes `result.json`, `report.html` and the bundle `best` into the study's folder.
 
         Raises:
-            CheckFailed: no runtime could run the model as it is.
+            CheckFailed: no runtime could run the model as it is, or what the recipes made of it.
+            InputError: a recipe that can't work, which is said before any of them is begun.
         """
         started = time.perf_counter()
-        trials = self._trials(candidates)
+        trials = self._trials(self._checked(candidates))
         for trial in trials:
             self.measuring.open(trial)
         running = [trial for trial in trials if trial.session is not None]
         _need_a_reference(trials)
+        eligible = self._eligible(trials, candidates)
         timing = self._time(running)
         base = min((t for t in running if t.is_fp32), key=_latency)
         self._score(running, base)
-        winner = choose(self._eligible(running), self.setting.budget)
+        winner = choose(eligible, self.setting.budget)
         verdict = self._prove(winner, base)
         seconds = time.perf_counter() - started
         findings = Findings(trials, base, winner, verdict, timing, seconds)
         return seal(self, findings, result_of(self, findings))
 
+    def _checked(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Return the candidates, the model left alone among them, found fit to be begun."""
+        lines = [str(candidate.recipe) for candidate in candidates]
+        if len(set(lines)) < len(lines):
+            raise InputError(f"`candidates` expects different recipes, got {lines}")
+        for candidate in candidates:
+            self.workshop.check(candidate.recipe)
+            for runtime in self._runtimes(candidate.recipe):
+                _need_onnx(runtime)
+        if Recipe() in [candidate.recipe for candidate in candidates]:
+            return list(candidates)
+        return [Candidate(Recipe()), *candidates]
+
     def _trials(self, candidates: Sequence[Candidate]) -> list[Trial]:
-        given = list(candidates)
-        if all(candidate.recipe.steps for candidate in given):
-            given.insert(0, Candidate(Recipe()))
         trials = [] if self.workshop.source.is_onnx else [self._torch_trial()]
-        for candidate in given:
+        for candidate in candidates:
             trials += self._trials_of(candidate)
-        return trials
+        by_label = {trial.label: trial for trial in trials}
+        return list(by_label.values())
 
     def _trials_of(self, candidate: Candidate) -> list[Trial]:
         made = self.workshop.make(candidate.recipe)
@@ -109,7 +122,8 @@ class Study:
     def _runtimes(self, recipe: Recipe) -> list[Runtime]:
         """Return the recipe's own runtime, or all of the target's; the plain model in bf16 too."""
         if isinstance(recipe.runtime, Runtime):
-            return [recipe.runtime]
+            threads = recipe.runtime.threads or self.setting.threads
+            return [recipe.runtime.but(threads=threads)]
         runtimes = [self._runtime(name) for name in self.setting.target]
         if not recipe.steps and "openvino" in self.setting.target:
             runtimes.append(self._runtime("openvino", precision="bf16"))
@@ -144,12 +158,23 @@ class Study:
                 trial.row["drop"] = drop_of(reference, scores, confidence).to_json()
                 bar.step(f"{trial.name} @ {trial.runtime}")
 
-    def _eligible(self, trials: Sequence[Trial]) -> list[Trial]:
-        engines = [t for t in trials if t.runtime.takes == "onnx"]
-        given = [t for t in engines if t.recipe.steps]
+    def _eligible(self, trials: Sequence[Trial], given: Sequence[Candidate]) -> list[Trial]:
+        """Return the trials that may win.
+
+        Raises:
+            CheckFailed: no runtime runs any of them.
+        """
+        pool = [t for t in trials if t.runtime.takes == "onnx"]
         if self.setting.only_given and given:
-            return given
-        return engines
+            pool = [t for t in pool if any(self._is_of(t, c.recipe) for c in given)]
+        running = [t for t in pool if t.session is not None]
+        if not running:
+            reasons = "; ".join(f"{t.recipe}: {t.refused}" for t in pool)
+            raise CheckFailed(f"no runtime runs what came out ({reasons}); try another target")
+        return running
+
+    def _is_of(self, trial: Trial, recipe: Recipe) -> bool:
+        return trial.recipe.steps == recipe.steps and trial.runtime in self._runtimes(recipe)
 
     def _prove(self, winner: Trial, base: Trial) -> Verdict:
         self.progress.say(f"prove on test: {winner.recipe}")
@@ -175,6 +200,14 @@ def choose(trials: Sequence[Trial], budget: Budget) -> Trial:
 
 def _latency(trial: Trial) -> float:
     return float(trial.row["latency_ms"]["p50"])
+
+
+def _need_onnx(runtime: Runtime) -> None:
+    if runtime.takes != "onnx":
+        raise InputError(
+            f"`{runtime}` can't run what a study makes, which is ONNX; give another runtime, such"
+            " as onnxruntime or openvino (PyTorch is always measured beside them)"
+        )
 
 
 def _need_a_reference(trials: Sequence[Trial]) -> None:

@@ -61,9 +61,10 @@ def resolve(name: str, scratch: Path, weights: str | None = None, data: str = ""
         ModelError: a model that can't be read or exported.
         UnknownName: no such model.
     """
-    if is_bundle(name):
+    if is_bundle(name) or _is_other_folder(name):
         bundle = Bundle.open(name)
         inputs, path = bundle.golden()[0], bundle.model_path
+        models.check_onnx(path)
         return Subject(name, path, inputs, is_quantized(path), bundle=bundle)
     if models.is_onnx(name):
         models.check_onnx(name)
@@ -94,6 +95,11 @@ def _random(spec: TensorSpec, n: int, rng: np.random.Generator) -> np.ndarray:
     if spec.dtype.startswith(("int", "uint", "bool")):
         return np.ones(shape, spec.dtype)
     raise ModelError(f"input `{spec.name}` has type {spec.dtype}; give a bundle, which has inputs")
+
+
+def _is_other_folder(name: str) -> bool:
+    """Say whether `name` is a folder, but none that `models.save` wrote."""
+    return Path(name).is_dir() and not (Path(name) / "structure.json").is_file()
 
 
 def _exported(name: str, scratch: Path, weights: str | None, data: str) -> Subject:

@@ -6,6 +6,7 @@ the teacher and the versions of the libraries at work: whatever could change wha
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fettle import models
 from fettle.core.context import Context
 from fettle.core.errors import ModelError
 from fettle.core.hashing import file_sha256, fingerprint
@@ -27,7 +29,10 @@ if TYPE_CHECKING:
 
     from fettle.train import FitPlan
 
-_WORKING = ("fettle", "torch", "torchao", "torch-pruning", "lightning-fabric", "onnx", "onnxscript")
+_WORKING = (
+    *("fettle", "torch", "torchvision", "timm", "torchao", "torch-pruning", "lightning-fabric"),
+    *("onnx", "onnx-ir", "onnxscript"),
+)
 
 
 @dataclass(frozen=True)
@@ -45,14 +50,36 @@ class Source:
 
     def identity(self) -> dict[str, Any]:
         """Return what distinguishes this source: names, and the contents of its files."""
-        code = self.spec.rpartition(":")[0]
-        files = [f for f in (self.weights, code if code.endswith(".py") else None) if f]
-        files += [self.spec] if self.is_onnx else []
         return {
             "spec": self.spec,
-            "files": [file_sha256(Path(f)) for f in files if Path(f).is_file()],
+            "files": [file_sha256(path) for path in self._files() if path.is_file()],
             "plan": self.plan.values() if self.plan else None,
         }
+
+    def check(self) -> None:
+        """Refuse an ONNX file that is none, or that comes with weights in another file.
+
+        Raises:
+            ModelError: as the message says.
+        """
+        if not self.is_onnx:
+            return
+        if self.weights:
+            raise ModelError(
+                f"{self.spec} brings its own weights, so `--weights {self.weights}` has no use:"
+                " leave it out, or give the torch model"
+            )
+        models.check_onnx(self.spec)
+
+    def _files(self) -> list[Path]:
+        """Return the files that the model is made of, in a fixed order."""
+        if self.is_onnx:
+            return models.onnx_files(self.spec)
+        code, folder = Path(self.spec.rpartition(":")[0]), Path(self.spec)
+        own = [code] if code.suffix == ".py" else []
+        if (folder / "structure.json").is_file():
+            own = sorted(folder.iterdir())
+        return [*own, *([Path(self.weights)] if self.weights else [])]
 
 
 @dataclass(frozen=True)
@@ -79,12 +106,33 @@ class Workshop:
         self.teacher = teacher
         self._versions = {k: v for k, v in versions().items() if k in _WORKING}
 
+    def check(self, recipe: Recipe) -> None:
+        """Refuse a recipe that can't work on this source, before any of it is begun.
+
+        Raises:
+            ModelError: the source is no sound model, or a step can't take what comes to it.
+        """
+        self.source.check()
+        techniques = recipe.techniques
+        if self.source.is_onnx and techniques:
+            raise ModelError(
+                f"`{techniques[0].name()}` works on a torch module, and {self.source.spec} is an"
+                " ONNX file: use graph passes (`graph.…`), or give the torch model"
+            )
+        for step, following in itertools.pairwise(techniques):
+            if getattr(step, "final", False):
+                raise ModelError(
+                    f"`{following.name()}` can't follow `{step.name()}`, which converts the model"
+                    " for good: put it before, quantization comes last"
+                )
+
     def make(self, recipe: Recipe) -> Made:
         """Return the ONNX artifact of a recipe.
 
         Raises:
             ModelError: a step can't work on this model.
         """
+        self.check(recipe)
         made = self._export(recipe.techniques)
         for graph_pass in recipe.passes:
             made = self._rewrite(made, graph_pass)
@@ -99,12 +147,16 @@ class Workshop:
         if not techniques:
             return self._source_key(self.source)
         *before, last = techniques
-        teacher = self._source_key(self.teacher) if self.teacher else None
-        return self._key(self.key(before), last.name(), last.values(), teacher, self._data())
+        teacher = self._teacher_of(last)
+        taught = self._source_key(teacher) if teacher else None
+        return self._key(self.key(before), last.name(), last.values(), taught, self._data())
+
+    def _teacher_of(self, technique: Plugin) -> Source | None:
+        return self.teacher if getattr(technique, "takes_teacher", False) else None
 
     def _export(self, techniques: tuple[Plugin, ...]) -> Made:
         if self.source.is_onnx:
-            return self._given(techniques)
+            return Made(Path(self.source.spec), self._source_key(self.source), ())
         key = self._key(self.key(techniques), "export")
         stages: list[Stage] = []
 
@@ -125,14 +177,6 @@ class Workshop:
         made = tuple(replace(s, cached=True) if stage.cached else s for s in found)
         return Made(folder / "onnx" / "model.onnx", key, made)
 
-    def _given(self, techniques: tuple[Plugin, ...]) -> Made:
-        if techniques:
-            raise ModelError(
-                f"`{techniques[0].name()}` works on a torch module, and {self.source.spec} is an"
-                " ONNX file: use graph passes (`graph.…`), or give the torch model"
-            )
-        return Made(Path(self.source.spec), self._source_key(self.source), ())
-
     def _rewrite(self, made: Made, graph_pass: Plugin) -> Made:
         import onnx_ir as ir
 
@@ -140,7 +184,8 @@ class Workshop:
 
         def work(folder: Path) -> None:
             model = graph_pass(ir.load(made.path), self.task)  # type: ignore[operator]
-            ir.save(model, folder / "model.onnx")
+            beside = "model.onnx.data" if len(models.onnx_files(made.path)) > 1 else None
+            ir.save(model, folder / "model.onnx", external_data=beside)
 
         folder, stage = self.store.make(key, str(graph_pass), work)
         return Made(folder / "model.onnx", key, (*made.stages, stage))
@@ -170,34 +215,40 @@ class Workshop:
     def _step(self, module: nn.Module, chain: tuple[Plugin, ...], stages: list[Stage]) -> nn.Module:
         """Apply the last technique of `chain` to the module that the others made."""
         key, last = self.key(chain), chain[-1]
+        teacher = self._taught_by(last, stages)
         if getattr(last, "final", False):  # such a graph is kept as ONNX, by the export
             started = time.perf_counter()
-            result = self._apply(last, module, key)
+            result = self._apply(last, module, key, teacher)
             stages.append(Stage(str(last), time.perf_counter() - started, cached=False))
             return result
         made: list[nn.Module] = []
 
         def work(folder: Path) -> None:
-            from fettle import models
-
-            made.append(self._apply(last, module, key))
+            made.append(self._apply(last, module, key, teacher))
             models.save(made[0], folder / "model")
 
         _, stage = self.store.make(key, str(last), work)
         stages.append(stage)
         return made[0]
 
-    def _apply(self, technique: Plugin, module: nn.Module, key: str) -> nn.Module:
+    def _taught_by(self, technique: Plugin, stages: list[Stage]) -> nn.Module | None:
+        """Return the teacher that a technique learns from, trained if need be."""
+        source = self._teacher_of(technique)
+        if source is None:
+            return None
+        teacher, found = self._load(source)
+        stages.extend(found)
+        return teacher
+
+    def _apply(
+        self, technique: Plugin, module: nn.Module, key: str, teacher: nn.Module | None
+    ) -> nn.Module:
         self.context.progress.say(f"{technique}")
-        teacher = self._load(self.teacher)[0] if self.teacher else None
-        checkpoints = self.store.checkpoints(key)
-        context = replace(self.context, teacher=teacher, checkpoints=checkpoints)
+        context = replace(self.context, teacher=teacher, checkpoints=self.store.checkpoints(key))
         result: nn.Module = technique.within(context)(module, self.task)  # type: ignore[attr-defined]
         return result
 
     def _load(self, source: Source) -> tuple[nn.Module, list[Stage]]:
-        from fettle import models
-
         def load() -> nn.Module:
             return models.load(
                 source.spec,
@@ -240,8 +291,6 @@ class Workshop:
 
 
 def _open(folder: Path) -> nn.Module:
-    from fettle import models
-
     return models.open(folder)
 
 

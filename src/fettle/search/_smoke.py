@@ -1,0 +1,27 @@
+"""Does an opened session run? Once, before anything is timed or scored."""
+
+from __future__ import annotations
+
+from fettle import measure
+from fettle.core.arrays import Arrays
+from fettle.core.errors import FettleError
+from fettle.runtimes import Session
+
+
+def fault_of(session: Session, inputs: Arrays) -> str | None:
+    """Return what the engine says against running `inputs` (batch first), or None."""
+    try:
+        measure.run_batch(session, inputs)
+    except MemoryError:
+        raise
+    except FettleError as error:
+        return str(error)
+    except Exception as error:  # engines' exceptions have no public base
+        n = len(next(iter(inputs.values()), ()))
+        return f"fails at batch {n}: {_last_line(error)}"
+    return None
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
