@@ -38,7 +38,8 @@ class ActivationQuantizer:
 def activation_quantizers(graph: ir.Graph) -> Iterator[ActivationQuantizer]:
     """Yield the symmetric per-tensor int8 quantizers of activations in `graph`.
 
-    One whose quantized tensor is read by anything but DequantizeLinear is passed over.
+    One whose quantized tensor is read by anything but a DequantizeLinear of the same scale and
+    zero point is passed over.
     """
     for node in list(graph):
         if node.op_type != "QuantizeLinear" or len(node.inputs) < 3:
@@ -47,10 +48,22 @@ def activation_quantizers(graph: ir.Graph) -> Iterator[ActivationQuantizer]:
         readers = tuple(usage.node for usage in node.outputs[0].uses())
         symmetric = zero is not None and zero.dtype == np.int8 and not zero.any()
         by_tensor = scale is not None and scale.size == 1
-        plain = all(reader.op_type == "DequantizeLinear" for reader in readers)
+        plain = all(_undoes(reader, node) for reader in readers)
         if symmetric and by_tensor and plain and not node.outputs[0].is_graph_output():
             assert scale is not None
             yield ActivationQuantizer(node, readers, np.float32(scale.reshape(())))
+
+
+def _undoes(reader: ir.Node, quantize: ir.Node) -> bool:
+    """Say whether `reader` is a DequantizeLinear with the very numbers of `quantize`."""
+    if reader.op_type != "DequantizeLinear" or len(reader.inputs) < 3:
+        return False
+    pairs = zip(reader.inputs[1:3], quantize.inputs[1:3], strict=True)
+    return all(a is b or _equal(constant_of(a), constant_of(b)) for a, b in pairs)
+
+
+def _equal(a: np.ndarray | None, b: np.ndarray | None) -> bool:
+    return a is not None and b is not None and a.dtype == b.dtype and np.array_equal(a, b)
 
 
 def constant_of(value: ir.Value | None) -> np.ndarray | None:

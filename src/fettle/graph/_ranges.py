@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from fettle.graph._quantized import constant_of
@@ -25,7 +26,6 @@ _FIRST_DECIDES = {
     "Dropout",
     "Split",
     "QuantizeLinear",
-    "DequantizeLinear",
 }
 _ALL_DECIDE = {"Add", "Mul", "Concat", "Max", "Sum"}
 
@@ -50,6 +50,8 @@ def _never_negative(node: ir.Node, found: set[ir.Value]) -> bool:
         fill = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
         filled = node.inputs[2:3] in ((), (None,)) or (fill is not None and bool((fill >= 0).all()))
         return filled and _holds(node.inputs[0], found)
+    if op == "DequantizeLinear":
+        return node.inputs[0] in found or _holds_dequantized(node)
     if op in _FIRST_DECIDES:
         return _holds(node.inputs[0], found)
     return op in _ALL_DECIDE and all(_holds(value, found) for value in node.inputs)
@@ -60,3 +62,10 @@ def _holds(value: ir.Value | None, found: set[ir.Value]) -> bool:
         return True
     constant = constant_of(value)
     return constant is not None and bool((constant >= 0).all())
+
+
+def _holds_dequantized(node: ir.Node) -> bool:
+    """Say whether a constant behind a DequantizeLinear is nowhere below its zero point."""
+    constant = constant_of(node.inputs[0])
+    zero = constant_of(node.inputs[2]) if len(node.inputs) > 2 else np.zeros(())
+    return constant is not None and zero is not None and bool((constant >= zero.max()).all())

@@ -82,8 +82,11 @@ def _quantize_bias(graph: ir.Graph, gemm: ir.Node) -> None:
     bias = constant_of(gemm.inputs[2]) if len(gemm.inputs) > 2 else None
     if bias is None or bias.ndim != 1 or any(scale is None for scale in scales):
         return
-    scale = np.broadcast_to(np.float32(scales[0]) * np.float32(scales[1]), bias.shape)
-    name = f"{gemm.name}_bias"
+    product = np.float32(scales[0]) * np.float32(scales[1])
+    if product.size not in (1, bias.size):
+        return
+    scale = np.broadcast_to(product.reshape(-1), bias.shape)
+    name = f"{gemm.outputs[0].name}_bias"
     numbers = np.clip(np.round(bias / scale), -(2**31), 2**31 - 1).astype(np.int32)
     inputs = [
         add_constant(graph, f"{name}_int32", numbers),

@@ -42,7 +42,7 @@ class Sample:
         torch.set_num_threads(1)  # so that the weights don't depend on the machine's threads
         try:
             module = models.load("cifar:resnet8", signature=self.task.signature)
-            fit(module, self.task, FitPlan(epochs=4, lr=0.05), validate=False)
+            fit(module, self.task, FitPlan(epochs=10, batch_size=32), validate=False)
         finally:
             torch.set_num_threads(threads)
         return module
