@@ -22,7 +22,14 @@ def lowered(model: Path, lowering: Sequence[str]) -> Path | bytes:
         return model
     import onnx_ir as ir  # 36 MB that a session without a lowering doesn't need
 
-    graph = ir.load(model)
+    graph = _load(model)
     for name in lowering:
         graph = PASSES.make(name)(graph)  # type: ignore[operator]  # every pass is callable
     return ir.to_proto(graph).SerializeToString()  # type: ignore[no-any-return]
+
+
+def _load(path: Path) -> ir.Model:
+    try:
+        return ir.load(path)
+    except Exception as error:  # protobuf's errors and onnx_ir's have no base in common
+        raise ModelError(f"{path} is no sound ONNX model ({error}); export it anew") from error

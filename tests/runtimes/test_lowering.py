@@ -1,0 +1,35 @@
+import onnx
+import pytest
+
+from fettle.core.errors import ModelError, UnknownName
+from fettle.runtimes._lowering import lowered
+from fettle.testing import sample
+
+
+def test_without_a_lowering_the_file_itself_is_used():
+    assert lowered(sample().master, ()) == sample().master
+
+
+def test_a_lowered_graph_is_valid_and_another():
+    found = lowered(sample().master, ["graph.lower_ort_x86"])
+    model = onnx.load_from_string(found)
+    onnx.checker.check_model(model, full_check=True)
+    assert found != sample().master.read_bytes()
+
+
+def test_an_unknown_pass_is_named():
+    with pytest.raises(UnknownName, match=r"graph\.lower_ort_x86"):
+        lowered(sample().master, ["graph.lower_ort_x87"])
+
+
+@pytest.mark.parametrize("names", [(), ["graph.lower_ort_x86"]])
+def test_a_missing_file_is_a_model_error(tmp_path, names):
+    with pytest.raises(ModelError, match="is not there"):
+        lowered(tmp_path / "none.onnx", names)
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage" * 9, b"\x08\x09\x3a\xff\xff"])
+def test_a_broken_file_is_a_model_error(tmp_path, content):
+    (tmp_path / "bad.onnx").write_bytes(content)
+    with pytest.raises(ModelError):
+        lowered(tmp_path / "bad.onnx", ["graph.lower_ort_x86"])

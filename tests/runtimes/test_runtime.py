@@ -1,0 +1,35 @@
+import numpy as np
+import pytest
+
+from fettle.core.arrays import TensorSpec
+from fettle.core.errors import InputError
+from fettle.runtimes._runtime import check_inputs
+from fettle.testing import FakeSession
+
+SPECS = (TensorSpec("a", "float32", (-1, 2)), TensorSpec("b", "int64", (-1,)))
+A, B = np.zeros((3, 2), np.float32), np.zeros(3, np.int64)
+
+
+def test_inputs_may_come_in_any_order():
+    check_inputs(SPECS, {"b": B, "a": A})
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        ({}, "['a', 'b'] were expected, got []"),
+        ({"a": A}, "got ['a']"),
+        ({"a": A, "c": B}, "got ['a', 'c']"),
+        ({"a": A, "b": B, "c": B}, "got ['a', 'b', 'c']"),
+        ({"a": A[0], "b": B}, "input `a` expects float32 of shape [-1, 2]"),
+        ({"a": A, "b": B.astype(np.int32)}, "input `b` expects int64"),
+    ],
+)
+def test_what_is_wrong_with_inputs_is_said(inputs, words):
+    with pytest.raises(InputError) as caught:
+        check_inputs(SPECS, inputs)
+    assert words in str(caught.value)
+
+
+def test_a_session_need_not_tell_its_layers():
+    assert FakeSession(dict).layers() == []
