@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fettle.core.errors import ModelError
 from fettle.core.shelf import PASSES
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 
 def lowered(model: Path, lowering: Sequence[str]) -> Path | bytes:
@@ -29,6 +33,8 @@ def lowered(model: Path, lowering: Sequence[str]) -> Path | bytes:
 
 
 def _load(path: Path) -> ir.Model:
+    import onnx_ir as ir
+
     try:
         return ir.load(path)
     except Exception as error:  # protobuf's errors and onnx_ir's have no base in common
