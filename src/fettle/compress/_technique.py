@@ -24,9 +24,11 @@ class Technique(Plugin):
     checkpoints, progress); it is no knob, so it is neither printed nor hashed.
 
     `final` marks a technique whose result can't be compressed further: a converted graph.
+    `takes_teacher` marks one that learns from the context's teacher, if there is one.
     """
 
     final: ClassVar[bool] = False
+    takes_teacher: ClassVar[bool] = False
 
     context: Context = field(default_factory=Context, repr=False, compare=False)
 

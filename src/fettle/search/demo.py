@@ -16,13 +16,13 @@ from fettle.search.workshop import Source
 
 BASELINE = "cifar:resnet20"
 TEACHER = "cifar:resnet32"
+STUDENT = "distill.logits(student='cifar:resnet8', epochs=60, lr=0.1)"
 RECIPES = {
     "INT8 PTQ": "quantize.static",
-    "INT8 QAT": "quantize.aware(epochs=3)",
-    "Pruned": "prune.channels(ratio=0.5, epochs=8)",
-    "Distilled": "distill.logits(student='cifar:resnet8', epochs=24, lr=0.1)",
-    "All combined": "distill.logits(student='cifar:resnet8', epochs=24, lr=0.1)"
-    " > prune.channels(ratio=0.5, epochs=10) > quantize.aware(epochs=5)",
+    "INT8 QAT": "quantize.aware(epochs=5)",
+    "Pruned": "prune.channels(ratio=0.5, epochs=20)",
+    "Distilled": STUDENT,
+    "All combined": f"{STUDENT} > prune.channels(ratio=0.25, epochs=30) > quantize.aware",
 }
 BATCH = 64  # an image of 8×8 is so little work that a batch of one measures overhead alone
 MAX_DROP = 0.02  # what about 600 test images can resolve
@@ -41,7 +41,7 @@ def demo(out: Path, progress: Reporter, command: str = "fettle demo") -> dict[st
         budget=Budget(max_drop=MAX_DROP), batch=BATCH, seconds=25, command=command, data="digits"
     )
     candidates = [Candidate(Recipe.parse(line), name) for name, line in RECIPES.items()]
-    source = Source(BASELINE, plan=FitPlan(epochs=20, lr=0.1))
-    teacher = Source(TEACHER, plan=FitPlan(epochs=20, lr=0.1))
+    source = Source(BASELINE, plan=FitPlan(epochs=30, lr=0.1))
+    teacher = Source(TEACHER, plan=FitPlan(epochs=30, lr=0.1))
     context = Context(progress=progress)
     return study(source, task, candidates, out, setting, context, teacher)

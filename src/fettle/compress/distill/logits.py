@@ -33,6 +33,8 @@ from fettle.train import FitPlan, Hooks, fit
 class Logits(Technique):
     """Knowledge distillation on logits (Hinton et al., 2015)."""
 
+    takes_teacher = True
+
     student: Annotated[
         str, Text("model name"), "architecture to train from scratch; empty: the model that came in"
     ] = ""
