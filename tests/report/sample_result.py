@@ -75,7 +75,7 @@ _RECIPES: list[tuple[str, str, str, int, float, float, list[tuple[str, float, bo
         ],
     ),
 ]
-_FP32_MS = {"onnxruntime": 1.42, "openvino": 1.61}
+_FP32_MS = {"onnxruntime": 1.61, "openvino": 1.42}
 _EAGER_MS = 5.3
 _BASELINE = 0.9870
 
@@ -104,12 +104,11 @@ def sample_result() -> dict[str, Any]:
         "baseline": copy.deepcopy(_find(trials, "FP32", "pytorch")),
         "best": best,
         "frontier": [
-            copy.deepcopy(
-                _find(trials, name, "openvino" if name == "distilled + QAT" else "onnxruntime")
-            )
-            for name in ("distilled + QAT", "INT8 QAT", "FP32")
+            copy.deepcopy(_find(trials, name, "openvino"))
+            for name in ("distilled + QAT", "INT8 QAT", "BF16")
         ],
         "trials": trials,
+        "warning": None,
         "noise": {"value": 1.0, "low": 0.97, "high": 1.04},
         "machine": {
             "cpu": "AMD EPYC 9R14",
@@ -131,14 +130,16 @@ def open_result() -> dict[str, Any]:
     """Return a result that settles nothing."""
     result = sample_result()
     result["best"]["drop"] |= {"value": 0.0133, "low": 0.0011, "high": 0.0255}
-    return result | {"verdict": "inconclusive", "needed": 1234}
+    text = "inconclusive: top1 drops by +0.0133, bounds [+0.0011, +0.0255], budget 0.0200"
+    return result | {"verdict": "inconclusive", "verdict_text": text, "needed": 1234}
 
 
 def failed_result() -> dict[str, Any]:
     """Return a result past its budget."""
     result = sample_result()
     result["best"]["drop"] |= {"value": 0.0444, "low": 0.0301, "high": 0.0587}
-    return result | {"verdict": "fail"}
+    text = "fail: top1 drops by +0.0444, bounds [+0.0301, +0.0587], budget 0.0200"
+    return result | {"verdict": "fail", "verdict_text": text}
 
 
 def _find(rows: list[dict[str, Any]], name: str, runtime: str) -> dict[str, Any]:
@@ -154,7 +155,7 @@ def _row(recipe: tuple[Any, ...], runtime: str) -> dict[str, Any]:
     fp32, cached = _FP32_MS[runtime], runtime != "onnxruntime"
     p50, best_fp32 = fp32 / speed, min(_FP32_MS.values())
     return {
-        "recipe": line,
+        "recipe": f"{line} @ {runtime}".strip(),
         "name": name,
         "runtime": runtime,
         "precision": precision,
@@ -184,7 +185,7 @@ def _row(recipe: tuple[Any, ...], runtime: str) -> dict[str, Any]:
 
 def _torch() -> dict[str, Any]:
     row = _row(_RECIPES[0], "onnxruntime")
-    row |= {"runtime": "pytorch", "throughput": 1000 / _EAGER_MS}
+    row |= {"recipe": "@ pytorch", "runtime": "pytorch", "throughput": 1000 / _EAGER_MS}
     row["latency_ms"] = _latency(_EAGER_MS, 1000)
     row["speedup"] = {
         "vs_same_runtime_fp32": {"value": 1.0, "low": 1.0, "high": 1.0},
@@ -196,7 +197,7 @@ def _torch() -> dict[str, Any]:
 
 def _refused() -> dict[str, Any]:
     return {
-        "recipe": "graph.float16",
+        "recipe": "graph.float16 @ onnxruntime",
         "name": "FP16",
         "runtime": "onnxruntime",
         "precision": "f16",

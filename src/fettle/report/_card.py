@@ -40,7 +40,7 @@ def _identity(record: Record, best: Trial | None) -> list[tuple[str, str]]:
     rows = [("model", _safe(record.model)), ("data", _safe(record.data))]
     if best:
         rows += [
-            ("recipe", _code(best.recipe or "unchanged")),
+            ("recipe", _code(best.line)),
             ("runtime", _safe(best.runtime)),
             ("precision", _safe(best.precision)),
         ]
@@ -100,6 +100,8 @@ def _limits(record: Record, best: Trial | None) -> Iterable[str]:
         yield f"The verdict rests on {best.drop.n:,} examples; its bounds are one-sided."
     if best and (best.sparsity or 0) > 0.05:
         yield "Zero weights without a sparse kernel save size, not time."
+    if record.warning:
+        yield f"When it was measured: {_safe(record.warning)}."
     if best and best.latency.p99 is None:
         yield "Too few samples were taken for a p99."
 

@@ -240,6 +240,6 @@ def describe(point: Point) -> str:
         *([point.role] if point.role else []),
         f"{form.percent(quality.value)} {form.percent_bounds(quality)}".strip(),
         form.milliseconds(point.latency),
-        point.trial.recipe or "unchanged",
+        point.trial.line,
     ]
     return ", ".join(parts)

@@ -83,6 +83,14 @@ class Trial:
         return self.recipe, self.runtime, self.precision
 
     @property
+    def line(self) -> str:
+        """The whole recipe in one line, its runtime included."""
+        steps = self.recipe or "unchanged"
+        if steps.startswith("@"):
+            return f"unchanged {steps}"
+        return steps if " @ " in steps or not self.runtime else f"{steps} @ {self.runtime}"
+
+    @property
     def title(self) -> str:
         """Name and runtime, for people."""
         return f"{self.name} on {self.runtime}" if self.runtime else self.name
@@ -99,6 +107,7 @@ class Record:
     seconds: float | None
     outcome: str
     text: str
+    warning: str
     needed: int | None
     metric: str
     max_drop: float | None
@@ -159,6 +168,7 @@ def read_record(result: Any) -> Record:
         seconds=number(result.get("seconds")),
         outcome=text(result.get("verdict")),
         text=text(result.get("verdict_text")),
+        warning=text(result.get("warning")),
         needed=integer(result.get("needed")),
         metric=text(budget.get("metric")) or "quality",
         max_drop=number(budget.get("max_drop")),

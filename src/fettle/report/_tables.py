@@ -44,9 +44,12 @@ class Segment:
 
 @dataclass(frozen=True)
 class CostRow:
-    """What the stages of one trial cost: seconds paid in this run, seconds saved by the cache."""
+    """What the stages of one trial cost: seconds paid in this run, seconds saved by the cache.
 
-    trial: Trial
+    Trials that differ in their runtime alone share their stages, and so their row.
+    """
+
+    title: str
     segments: tuple[Segment, ...]
     paid: float
     cached: float
@@ -73,10 +76,16 @@ def p99_reason(record: Record) -> str:
 
 
 def cost_rows(record: Record) -> list[CostRow]:
-    """Return one row a trial that has stages, in the order of the search."""
-    staged = [trial for trial in record.candidates if trial.stages]
-    longest = max((_seconds(trial.stages) for trial in staged), default=0.0)
-    return [_cost_row(trial, longest) for trial in staged]
+    """Return one row for all trials of one name and the same stages, in the search's order."""
+    groups: dict[tuple[str, tuple[Stage, ...]], list[str]] = {}
+    for trial in record.candidates:
+        if trial.stages:
+            groups.setdefault((trial.name, trial.stages), []).append(trial.runtime)
+    longest = max((_seconds(stages) for _, stages in groups), default=0.0)
+    return [
+        _cost_row(_on(name, runtimes), stages, longest)
+        for (name, stages), runtimes in groups.items()
+    ]
 
 
 def kinds_used(rows: list[CostRow]) -> list[str]:
@@ -132,14 +141,20 @@ def _at_least(value: Interval | None, limit: float) -> bool | None:
     return None if value is None else value.value >= limit
 
 
-def _cost_row(trial: Trial, longest: float) -> CostRow:
+def _on(name: str, runtimes: list[str]) -> str:
+    named = ", ".join(dict.fromkeys(runtime for runtime in runtimes if runtime))
+    return f"{name} on {named}" if named else name
+
+
+def _cost_row(title: str, stages: tuple[Stage, ...], longest: float) -> CostRow:
     segments, start = [], 0.0
-    for stage in trial.stages:
+    for stage in stages:
         width = 100 * stage.seconds / longest if longest else 0.0
         segments.append(Segment(stage, _stage_kind(stage.name), start, width))
         start += width
-    cached = _seconds(tuple(stage for stage in trial.stages if stage.cached))
-    return CostRow(trial, tuple(segments), _seconds(trial.stages) - cached, cached)
+    cached = _seconds(tuple(stage for stage in stages if stage.cached))
+    paid = _seconds(tuple(stage for stage in stages if not stage.cached))
+    return CostRow(title, tuple(segments), paid, cached)
 
 
 def _stage_kind(name: str) -> str:

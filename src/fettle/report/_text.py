@@ -82,4 +82,4 @@ def _notes(record: Record) -> list[str]:
     if record.noise:
         noise = f"{form.times(record.noise.value)} {form.times_bounds(record.noise)}"
         notes.append(form.plain(f"noise floor: the baseline against itself gives {noise}"))
-    return notes
+    return [*notes, *textwrap.wrap(record.warning, WIDTH)]
