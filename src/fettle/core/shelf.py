@@ -25,6 +25,8 @@ INSTALL = {
     "torchao": "pip install 'fettle[torch]'",
     "torch_pruning": "pip install 'fettle[torch]'",
     "lightning_fabric": "pip install 'fettle[torch]'",
+    "onnxscript": "pip install 'fettle[torch]'",
+    "safetensors": "pip install 'fettle[torch]'",
     "torchvision": "pip install 'fettle[vision]'",
     "timm": "pip install 'fettle[vision]'",
     "PIL": "pip install 'fettle[vision]'",

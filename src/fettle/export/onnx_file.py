@@ -15,8 +15,9 @@ from torch import nn
 from torch.export import Dim
 from torch.fx import GraphModule
 
-from fettle.core.errors import ModelError
+from fettle.core.errors import MissingError, ModelError
 from fettle.core.files import replacing_folder
+from fettle.core.shelf import INSTALL
 from fettle.export._parity import Parity, ParityLimits, check_parity
 from fettle.tasks import Task
 
@@ -33,6 +34,7 @@ def export_onnx(module: nn.Module, task: Task, folder: Path, name: str = "model.
     folded; it passed the ONNX checker, and its outputs were compared with the module's.
 
     Raises:
+        MissingError: a package that the exporter needs is not installed.
         ModelError: the module can't be exported.
         ParityError: the graph computes something else than the module.
     """
@@ -61,6 +63,8 @@ def _write(module: nn.Module, task: Task, path: Path) -> bool:
                 dynamic_shapes=tuple({0: Dim("batch", min=1)} for _ in tensors),
                 verbose=False,
             )
+    except ModuleNotFoundError as error:
+        raise MissingError(f"the export to ONNX ({error})", INSTALL["onnxscript"]) from error
     except Exception as error:  # the exporter raises whatever the model's own code provokes
         raise ModelError(
             f"the model can't be exported to ONNX: {_first_line(error)}. An operator that ONNX"

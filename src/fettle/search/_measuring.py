@@ -11,7 +11,7 @@ import numpy as np
 
 from fettle import measure
 from fettle.core.arrays import Arrays, Split, repeat_to
-from fettle.core.errors import FettleError
+from fettle.core.errors import DataError, FettleError, InputError
 from fettle.core.hashing import fingerprint
 from fettle.core.machine import this_machine, versions
 from fettle.core.progress import Reporter
@@ -37,7 +37,11 @@ class Measuring:
         self._here = [this_machine().to_json(), versions()]
 
     def open(self, trial: Trial) -> None:
-        """Build the trial's session with the lowering that helps here, or note why it can't be."""
+        """Build the trial's session with the lowering that helps here, or note why it can't be.
+
+        Raises:
+            DataError: the model takes other inputs than the data has.
+        """
         if trial.session is not None or trial.refused:
             return
         trial.refused = trial.runtime.supports()
@@ -49,7 +53,13 @@ class Measuring:
         except FettleError as error:
             trial.refused = str(error)
             return
-        trial.refused = fault_of(session, self._inputs(self.batch))
+        try:
+            trial.refused = fault_of(session, self._inputs(self.batch))
+        except InputError as error:
+            raise DataError(
+                f"the model takes other inputs than the data has: {error}; give data of the"
+                " model's shape, or a model of the data's"
+            ) from error
         trial.session = session if trial.refused is None else None
 
     def _lowering(self, trial: Trial) -> tuple[str, ...]:

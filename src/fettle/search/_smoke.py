@@ -9,13 +9,15 @@ from fettle.runtimes import Session
 
 
 def fault_of(session: Session, inputs: Arrays) -> str | None:
-    """Return what the engine says against running `inputs` (batch first), or None."""
+    """Return what the engine says against running `inputs` (batch first), or None.
+
+    Raises:
+        InputError: the model takes other inputs than these.
+    """
     try:
         measure.run_batch(session, inputs)
-    except MemoryError:
+    except (FettleError, MemoryError):
         raise
-    except FettleError as error:
-        return str(error)
     except Exception as error:  # engines' exceptions have no public base
         n = len(next(iter(inputs.values()), ()))
         return f"fails at batch {n}: {_last_line(error)}"
