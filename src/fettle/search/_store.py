@@ -48,7 +48,7 @@ class Store:
             work(temporary)
             seconds = time.perf_counter() - started
             write_json(temporary / _RECORD, {"name": name, "seconds": seconds})
-        shutil.rmtree(self.checkpoints(key), ignore_errors=True)
+        self.drop_checkpoints(key)
         self.journal.write("stage", key=key, name=name, seconds=round(seconds, 3))
         return folder, Stage(name, seconds, cached=False)
 
@@ -75,6 +75,10 @@ class Store:
     def checkpoints(self, key: str) -> Path:
         """Return where the training of stage `key` may save its state."""
         return self.root / "checkpoints" / key
+
+    def drop_checkpoints(self, key: str) -> None:
+        """Remove the saved state of a training whose outcome is kept elsewhere by now."""
+        shutil.rmtree(self.checkpoints(key), ignore_errors=True)
 
     @staticmethod
     def _record(folder: Path) -> dict[str, Any] | None:

@@ -172,6 +172,7 @@ class Workshop:
             (folder / "made.json").write_text(json.dumps(record), encoding="utf-8")
 
         folder, stage = self.store.make(key, "export", work)
+        self.store.drop_checkpoints(self.key(techniques))  # of a final step, kept by its export
         record = json.loads((folder / "made.json").read_text(encoding="utf-8"))
         found = (Stage(s["name"], s["seconds"], s["cached"]) for s in record["stages"])
         made = tuple(replace(s, cached=True) if stage.cached else s for s in found)
