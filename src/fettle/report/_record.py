@@ -1,7 +1,7 @@
 """A result, read once at the edge: tolerant of what is missing, deaf to what is malformed.
 
-Everything behind this module works on typed values; a number that isn't finite counts as missing,
-and text loses its control characters, so that no name can drive a terminal.
+Everything behind this module works on typed values; a number that can't have been measured counts
+as missing, and text loses its control characters, so that no name can drive a terminal.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 from fettle.core.errors import InputError
 
 SCHEMA = 1
+_LARGEST = 1e18  # bytes, milliseconds, operations: nothing here comes near
 
 
 @dataclass(frozen=True)
@@ -210,13 +211,15 @@ def read_trial(row: Mapping[str, Any]) -> Trial:
 
 
 def number(value: Any) -> float | None:
-    """Return a finite number as it is, anything else as None."""
+    """Return a number that can have been measured as it is, anything else as None."""
     usable = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if usable and math.isfinite(value) else None
+    if not usable or not abs(value) <= _LARGEST:
+        return None
+    return float(value) if abs(value) >= 1 / _LARGEST else 0.0
 
 
 def integer(value: Any) -> int | None:
-    """Return a finite number as an integer, anything else as None."""
+    """Return such a number as an integer, anything else as None."""
     found = number(value)
     return None if found is None else int(found)
 

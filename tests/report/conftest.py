@@ -1,0 +1,29 @@
+"""Sample results for the tests of the report."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_SAMPLES = runpy.run_path(str(Path(__file__).with_name("sample_result.py")))
+
+
+@pytest.fixture
+def result() -> dict[str, Any]:
+    """A result that passed."""
+    return _SAMPLES["sample_result"]()
+
+
+@pytest.fixture
+def open_result() -> dict[str, Any]:
+    """A result that settles nothing."""
+    return _SAMPLES["open_result"]()
+
+
+@pytest.fixture
+def failed_result() -> dict[str, Any]:
+    """A result past its budget."""
+    return _SAMPLES["failed_result"]()
