@@ -12,6 +12,10 @@ from fettle.core.shelf import PASSES, RUNTIMES, TECHNIQUES
 LINE = "distill.logits(temperature=4.0) > prune.channels(ratio=0.25) > quantize.aware @ openvino"
 
 
+# Loaded before any example is drawn: hypothesis wants no imports of torch inside a strategy.
+CLASSES = {s.kind: [s.load(name) for name in s.names()] for s in (TECHNIQUES, PASSES, RUNTIMES)}
+
+
 def values(knob):
     if isinstance(knob.bounds, Choice):
         return st.sampled_from(knob.bounds.options)
@@ -23,7 +27,7 @@ def values(knob):
 
 @st.composite
 def plugins(draw, shelf):
-    cls = shelf.load(draw(st.sampled_from(shelf.names())))
+    cls = draw(st.sampled_from(CLASSES[shelf.kind]))
     knobs = draw(st.lists(st.sampled_from(cls.knobs()), unique=True)) if cls.knobs() else []
     return cls(**{knob.name: draw(values(knob)) for knob in knobs})
 
