@@ -163,7 +163,9 @@ def test_reduced_motion_is_heeded(visit):
 
 
 def test_the_page_prints(visit):
-    page = visit()
+    page = visit(width=718)  # A4 less the usual margins
     page.emulate_media(media="print")
+    inner, outer = page.evaluate(WIDTHS)
+    assert inner <= outer
     assert page.locator(".scroll").first.evaluate("e => getComputedStyle(e).overflowX") == "visible"
     assert page.pdf().startswith(b"%PDF")
