@@ -73,6 +73,21 @@ def test_compress_for_people(fettle, linear_onnx, tmp_path):
     assert Bundle.open(tmp_path / "best").manifest.runtime == "onnxruntime"
 
 
+def test_a_verdict_that_is_no_pass_is_exit_code_1(fettle, finished, study_words, tmp_path):
+    out = shutil.copytree(finished, tmp_path / "out")
+    words = [*study_words, "--max-drop", "0", "--out", out]
+    said = fettle(*words, "--json")
+    assert said.code == 1
+    assert said.json["verdict"] in ("fail", "inconclusive")
+    assert said.json["verdict_text"].startswith(said.json["verdict"])
+    assert json.loads((out / "result.json").read_text()) == said.json
+    assert Bundle.open(out / "best").manifest.verdict["outcome"] == said.json["verdict"]
+    people = fettle(*words)
+    assert people.code == 1
+    assert people.out.startswith(said.json["verdict"].upper())
+
+
+@pytest.mark.slow
 def test_demo(fettle, tmp_path, monkeypatch):
     def small(source, task, candidates, out, setting, context, teacher):
         plan = FitPlan(epochs=1)

@@ -212,6 +212,11 @@ def _need_onnx(runtime: Runtime) -> None:
 
 def _need_a_reference(trials: Sequence[Trial]) -> None:
     plain = [trial for trial in trials if trial.is_fp32]
+    if not plain:
+        raise InputError(
+            "the model is quantized already, so there is no FP32 to compare with: give the model"
+            " that it was made of; `fettle bench` and `fettle inspect` take it as it is"
+        )
     if not any(trial.session for trial in plain):
         reasons = "; ".join(f"{t.runtime}: {t.refused}" for t in plain)
         raise CheckFailed(
