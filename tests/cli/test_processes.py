@@ -50,6 +50,14 @@ def test_the_exit_code_and_the_message_of_wrong_input(process):
     assert "nothing.onnx" in said.err
 
 
+def test_a_reader_that_left_is_no_error():
+    words = [sys.executable, "-m", "fettle", "doctor"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
 class Running:
     """A process under way, its stderr in a file."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import pkgutil
 import sys
 from collections.abc import Sequence
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(
             "interrupted; the same command continues where it stopped", INTERRUPTED, wants_json
         )
-    print(json.dumps(outcome.data, allow_nan=False) if args.json else outcome.text)  # noqa: T201
+    _show(json.dumps(outcome.data, allow_nan=False) if args.json else outcome.text)
     return outcome.exit_code
 
 
@@ -102,8 +103,17 @@ def _refuse_unknown_verb(arguments: Sequence[str]) -> None:
 def _fail(message: str, exit_code: int, wants_json: bool) -> int:
     print(f"fettle: {message}", file=sys.stderr)  # noqa: T201
     if wants_json:
-        print(json.dumps({"error": message, "exit_code": exit_code}))  # noqa: T201
+        _show(json.dumps({"error": message, "exit_code": exit_code}))
     return exit_code
+
+
+def _show(text: str) -> None:
+    """Print on stdout; whoever reads it may have left already, as `head` does."""
+    try:
+        print(text, flush=True)  # noqa: T201
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # or the interpreter complains when it flushes
 
 
 def _missing(error: ModuleNotFoundError) -> MissingError | None:

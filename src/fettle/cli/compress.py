@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fettle import report
 from fettle.cli._options import (
@@ -16,7 +17,12 @@ from fettle.cli._options import (
     targets,
 )
 from fettle.cli._outcome import Outcome, judged
+from fettle.core.errors import InputError
 from fettle.core.progress import reporter
+
+if TYPE_CHECKING:
+    from fettle.core.recipe import Recipe
+    from fettle.search.workshop import Source
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +55,7 @@ def run(args: argparse.Namespace) -> Outcome:
     from fettle.search.workshop import Source
 
     recipe = Recipe.parse(" > ".join(args.technique))
+    teacher = _teacher(args, recipe)
     setting = Setting(
         budget=Budget(max_drop=args.max_drop, confidence=args.confidence),
         target=targets(args.target),
@@ -61,8 +68,23 @@ def run(args: argparse.Namespace) -> Outcome:
     )
     out = check_out(args.out)
     task = tasks.load(args.data, seed=args.seed)
-    teacher = Source(args.teacher, args.teacher_weights) if args.teacher else None
     context = Context(seed=args.seed, progress=reporter())
     source = Source(args.model, args.weights)
     result = compress(source, task, recipe, out, setting, context, teacher)
     return judged(result, f"{report.table(result)}\n\nreport   {out / 'report.html'}")
+
+
+def _teacher(args: argparse.Namespace, recipe: Recipe) -> Source | None:
+    """Return the teacher, unless nobody would learn from it."""
+    from fettle.search.workshop import Source
+
+    if not args.teacher and not args.teacher_weights:
+        return None
+    if not args.teacher:
+        raise InputError("`--teacher-weights` expects `--teacher`, the model that they belong to")
+    if not any(getattr(step, "takes_teacher", False) for step in recipe.steps):
+        raise InputError(
+            f"`--teacher {args.teacher}` expects a step that learns from one, such as"
+            f" `distill.logits`, and the recipe is `{recipe}`"
+        )
+    return Source(args.teacher, args.teacher_weights)
