@@ -56,10 +56,15 @@ def activation_quantizers(graph: ir.Graph) -> Iterator[ActivationQuantizer]:
 
 def _undoes(reader: ir.Node, quantize: ir.Node) -> bool:
     """Say whether `reader` is a DequantizeLinear with the very numbers of `quantize`."""
-    if reader.op_type != "DequantizeLinear" or len(reader.inputs) < 3:
+    return reader.op_type == "DequantizeLinear" and same_numbers(reader, quantize)
+
+
+def same_numbers(a: ir.Node, b: ir.Node) -> bool:
+    """Say whether two quantizing nodes have the same scale and the same zero point."""
+    if len(a.inputs) < 3 or len(b.inputs) < 3:
         return False
-    pairs = zip(reader.inputs[1:3], quantize.inputs[1:3], strict=True)
-    return all(a is b or _equal(constant_of(a), constant_of(b)) for a, b in pairs)
+    pairs = zip(a.inputs[1:3], b.inputs[1:3], strict=True)
+    return all(x is y or _equal(constant_of(x), constant_of(y)) for x, y in pairs)
 
 
 def _equal(a: np.ndarray | None, b: np.ndarray | None) -> bool:

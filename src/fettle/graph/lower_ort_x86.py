@@ -4,6 +4,7 @@ What it does: turns int8 activations into uint8, because onnxruntime's fast x86 
 uint8 by int8 and its own s8 kernels run at a fraction of that speed. A tensor that can't be
 negative gets zero point 0 and the whole range (scale × 127/255, one bit more of resolution), so
 that onnxruntime absorbs the ReLU or Clip before it; any other gets zero point 128, which is exact.
+What only moves values, such as the padding of a shortcut, is done on the integers, which is exact.
 The float bias of a Gemm becomes int32 at the scale of its products (an error of at most half of
 that scale), for onnxruntime would otherwise compute the whole layer in float.
 
@@ -24,6 +25,7 @@ import onnx_ir as ir
 from fettle.core.errors import ModelError
 from fettle.core.machine import Machine
 from fettle.graph._constants import add_constant
+from fettle.graph._moves import move_integers
 from fettle.graph._pass import GraphPass
 from fettle.graph._quantized import ActivationQuantizer, activation_quantizers, constant_of
 from fettle.graph._ranges import non_negative_values
@@ -60,6 +62,7 @@ class LowerOrtX86(GraphPass):
         for node in list(model.graph):
             if node.op_type == "Gemm":
                 _quantize_bias(model.graph, node)
+        move_integers(model.graph)
         return model
 
 

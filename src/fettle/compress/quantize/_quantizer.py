@@ -85,6 +85,9 @@ VIEWS = {
     _aten.contiguous.default,
 }
 
+# Their other inputs are parameters or indices, no activations.
+FIRST_ONLY = NORMS | {_aten.index_select.default}
+
 
 class SymmetricQuantizer(Quantizer):  # type: ignore[misc]  # torchao is untyped
     """Annotates an exported graph for the symmetric int8 master.
@@ -143,7 +146,7 @@ def integer_region(nodes: Iterable[Node]) -> set[Node]:
 
 def tensor_inputs(node: Node) -> list[Node]:
     """Return the nodes that give `node` its activations, in order, each once."""
-    if node.target in NORMS:
+    if node.target in FIRST_ONLY:
         return [node.args[0]] if isinstance(node.args[0], Node) else []
     return [n for n in node.all_input_nodes if _is_tensor(n)]
 
