@@ -21,9 +21,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 def start(out):
-    log = Path(f"{out}.log").open("a")  # noqa: SIM115  (closed with the process)
     words = [sys.executable, "-m", "fettle", "demo", "--out", str(out), "--json"]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, text=True)
+    with Path(f"{out}.log").open("a") as log:
+        return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, text=True)
 
 
 def finish(process):
