@@ -65,17 +65,22 @@ class Session(ABC):
         """Give back what the session holds."""
 
 
-def check_inputs(specs: Sequence[TensorSpec], inputs: Arrays) -> None:
-    """Raise InputError unless `inputs` holds exactly what `specs` describe.
+def match_inputs(specs: Sequence[TensorSpec], inputs: Arrays) -> Arrays:
+    """Return `inputs` under the names of `specs`; a model's only input may come under any name.
 
-    An engine may answer a missing input with what it got in an earlier call.
+    Raises:
+        InputError: an input is missing, unknown, or of another type or shape. Without this an
+            engine may answer a missing input with what it got in an earlier call.
     """
+    if len(specs) == len(inputs) == 1:
+        inputs = {specs[0].name: next(iter(inputs.values()))}
     if len(inputs) != len(specs) or any(spec.name not in inputs for spec in specs):
         raise InputError(
             f"the inputs {[spec.name for spec in specs]} were expected, got {list(inputs)}"
         )
     for spec in specs:
         spec.check(inputs[spec.name])
+    return inputs
 
 
 @dataclass(frozen=True, kw_only=True)

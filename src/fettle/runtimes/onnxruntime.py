@@ -19,7 +19,7 @@ from fettle.core.arrays import Arrays, TensorSpec
 from fettle.core.errors import ModelError
 from fettle.core.machine import usable_threads
 from fettle.runtimes._lowering import lowered
-from fettle.runtimes._runtime import LayerPrecision, Runtime, Session, check_inputs
+from fettle.runtimes._runtime import LayerPrecision, Runtime, Session, match_inputs
 
 if TYPE_CHECKING:
     from torch import nn
@@ -64,7 +64,7 @@ class OrtSession(Session):
 
     def run(self, inputs: Arrays) -> Arrays:
         """Return the outputs by name."""
-        check_inputs(self.inputs, inputs)
+        inputs = match_inputs(self.inputs, inputs)
         return dict(zip(self._names, self._session.run(None, inputs), strict=True))
 
     def layers(self) -> list[LayerPrecision]:

@@ -19,7 +19,7 @@ from fettle.core.errors import MissingError, ModelError
 from fettle.core.machine import this_machine, usable_threads
 from fettle.core.shelf import INSTALL
 from fettle.runtimes._lowering import lowered
-from fettle.runtimes._runtime import LayerPrecision, Runtime, Session, check_inputs
+from fettle.runtimes._runtime import LayerPrecision, Runtime, Session, match_inputs
 
 if TYPE_CHECKING:
     from torch import nn
@@ -75,7 +75,7 @@ class OpenVinoSession(Session):
 
     def run(self, inputs: Arrays) -> Arrays:
         """Return the outputs by name, as copies of the engine's own memory."""
-        check_inputs(self.inputs, inputs)
+        inputs = match_inputs(self.inputs, inputs)
         request = self._request()
         request.infer(inputs, share_inputs=True)
         return {

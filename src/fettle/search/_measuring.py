@@ -11,13 +11,13 @@ import numpy as np
 
 from fettle import measure
 from fettle.core.arrays import Arrays, Split, repeat_to
-from fettle.core.errors import DataError, FettleError, InputError
+from fettle.core.errors import CheckFailed, DataError, FettleError, InputError
 from fettle.core.hashing import fingerprint
 from fettle.core.machine import this_machine, versions
 from fettle.core.progress import Reporter
 from fettle.measure.lowering import choose_lowering
 from fettle.measure.memory import peak_memory
-from fettle.runtimes import Session
+from fettle.runtimes import Session, match_inputs
 from fettle.search._smoke import fault_of
 from fettle.search._store import Store
 from fettle.search._trial import Trial
@@ -117,14 +117,21 @@ class Measuring:
         return {"rows": rows, "noise": noise.to_json(), "warning": measure.too_noisy(noise)}
 
     def peak_memory(self, trial: Trial) -> int | None:
-        """Return the peak resident memory of a fresh process that runs the trial, in bytes."""
+        """Return the peak resident memory of a fresh process that runs the trial, in bytes.
+
+        None for a torch module, and when the process dies or takes too long.
+        """
         if not isinstance(trial.model, Path):
             return None
         model = trial.model
 
-        def probe() -> int:
+        def probe() -> int | None:
             artifact = measure.Artifact(model, trial.runtime, trial.lowering, self.task, self.batch)
-            return peak_memory(artifact).peak_bytes
+            try:
+                return peak_memory(artifact).peak_bytes
+            except CheckFailed as error:
+                self.progress.say(str(error))
+                return None
 
         key = self._key("memory", trial.identity, self.batch)
         found: int | None = self.store.value(key, "peak memory", probe)[0]
@@ -132,8 +139,9 @@ class Measuring:
 
     def golden(self, trial: Trial, n: int = 16) -> tuple[Arrays, Arrays]:
         """Return `n` inputs and what the trial's session makes of them."""
-        inputs = self._inputs(n)
-        return inputs, measure.run_batch(self._session(trial), inputs)
+        session = self._session(trial)
+        inputs = match_inputs(session.inputs, self._inputs(n))
+        return inputs, measure.run_batch(session, inputs)
 
     def _subject(self, trial: Trial, inputs: Arrays) -> measure.Subject:
         run = partial(measure.run_batch, self._session(trial), inputs)

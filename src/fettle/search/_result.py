@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fettle.core.arrays import SPLITS
+from fettle.core.errors import ModelError
 from fettle.core.machine import PACKAGES, this_machine, versions
 from fettle.core.shelf import RUNTIMES
 from fettle.core.verdict import Verdict
@@ -109,7 +110,7 @@ def _row(trial: Trial, found: Findings) -> Row:
         "metric": trial.row.get("metric"),
         "latency_ms": trial.row.get("latency_ms"),
         "throughput": trial.row.get("throughput"),
-        **_weight(trial),
+        **_weight(trial, found),
         "peak_memory_bytes": None,
         "drop": trial.row.get("drop"),
         "speedup": _speedups(trial, found, ratios),
@@ -120,15 +121,25 @@ def _row(trial: Trial, found: Findings) -> Row:
     }
 
 
-def _weight(trial: Trial) -> Row:
-    path = trial.model
-    if not isinstance(path, Path):
+def _weight(trial: Trial, found: Findings) -> Row:
+    """Return what the ONNX file weighs; a live module counts as the file it is exported to."""
+    plain = [t.model for t in found.trials if t.is_plain and isinstance(t.model, Path)]
+    path = trial.model if isinstance(trial.model, Path) else next(iter(plain), None)
+    if path is None:
         return {"size_bytes": None, "macs": None, "sparsity": None}
     return {
         "size_bytes": onnx_bytes(path),
-        "macs": macs_of(path),
+        "macs": _macs(path),
         "sparsity": sparsity_of(path),
     }
+
+
+def _macs(path: Path) -> int | None:
+    """Return the multiply-accumulates, or None where a free shape hides them."""
+    try:
+        return macs_of(path)
+    except ModelError:
+        return None
 
 
 def _speedups(trial: Trial, found: Findings, ratios: dict[str, Any]) -> Row:

@@ -92,7 +92,7 @@ def _manifest(study: Study, found: Findings, result: dict[str, Any]) -> Manifest
         "speedup",
     )
     return Manifest(
-        inputs=task.signature.inputs,
+        inputs=winner.session.inputs,
         outputs=outputs,
         recipe=str(winner.recipe),
         runtime=str(winner.runtime),

@@ -208,9 +208,13 @@ class Workshop:
 
     def _found(self, techniques: tuple[Plugin, ...]) -> list[Stage]:
         """Return the records of stages that are in the store, from the source on."""
-        chains = [techniques[:end] for end in range(len(techniques) + 1)]
-        names = [f"train({self.source.spec})", *(str(t) for t in techniques)]
-        stages = [self.store.find(self.key(c), n) for c, n in zip(chains, names, strict=True)]
+        wanted = [(self._source_key(self.source), f"train({self.source.spec})")]
+        for end, technique in enumerate(techniques, start=1):
+            teacher = self._teacher_of(technique)
+            if teacher is not None:
+                wanted.append((self._source_key(teacher), f"train({teacher.spec})"))
+            wanted.append((self.key(techniques[:end]), str(technique)))
+        stages = [self.store.find(key, name) for key, name in wanted]
         return [stage for stage in stages if stage is not None]
 
     def _step(self, module: nn.Module, chain: tuple[Plugin, ...], stages: list[Stage]) -> nn.Module:
