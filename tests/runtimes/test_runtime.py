@@ -3,7 +3,7 @@ import pytest
 
 from fettle.core.arrays import TensorSpec
 from fettle.core.errors import InputError
-from fettle.runtimes._runtime import check_inputs
+from fettle.runtimes._runtime import match_inputs
 from fettle.testing import FakeSession
 
 SPECS = (TensorSpec("a", "float32", (-1, 2)), TensorSpec("b", "int64", (-1,)))
@@ -11,7 +11,7 @@ A, B = np.zeros((3, 2), np.float32), np.zeros(3, np.int64)
 
 
 def test_inputs_may_come_in_any_order():
-    check_inputs(SPECS, {"b": B, "a": A})
+    match_inputs(SPECS, {"b": B, "a": A})
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_inputs_may_come_in_any_order():
 )
 def test_what_is_wrong_with_inputs_is_said(inputs, words):
     with pytest.raises(InputError) as caught:
-        check_inputs(SPECS, inputs)
+        match_inputs(SPECS, inputs)
     assert words in str(caught.value)
 
 

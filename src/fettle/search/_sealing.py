@@ -15,7 +15,7 @@ from fettle.core.arrays import Arrays, TensorSpec
 from fettle.core.bundle import MODEL, Manifest, write_bundle
 from fettle.core.files import storage_errors, write_json, write_text
 from fettle.core.machine import this_machine, versions
-from fettle.measure.lowering import LEAST_AGREEMENT, MOST_DIFFERENCE
+from fettle.measure.lowering import limits_of
 from fettle.search._trial import Trial
 
 if TYPE_CHECKING:
@@ -114,10 +114,17 @@ def _manifest(study: Study, found: Findings, result: dict[str, Any]) -> Manifest
         },
         verdict=found.verdict.to_json(),
         lowering={winner.runtime.name(): list(winner.lowering)},
-        golden={"mean_difference": MOST_DIFFERENCE, "agreement": LEAST_AGREEMENT},
+        golden=_tolerance(study, winner),
         machine=this_machine().to_json(),
         versions=versions(),
     )
+
+
+def _tolerance(study: Study, winner: Trial) -> dict[str, float]:
+    """Return how closely a replay of the golden inputs must keep to the golden outputs."""
+    assert winner.session is not None
+    limits = limits_of(winner.session, *study.measuring.golden(winner))
+    return {"mean_difference": limits.mean_difference, "agreement": 1 - limits.flips}
 
 
 def _specs_of_outputs(winner: Trial, classes: int) -> tuple[TensorSpec, ...]:

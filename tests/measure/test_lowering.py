@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+
+from fettle.core.arrays import TensorSpec
+from fettle.core.machine import Machine
+from fettle.core.shelf import RUNTIMES
+from fettle.measure import lowering
+from fettle.measure.lowering import MOST_DIFFERENCE, MOST_FLIPS, Limits, candidates, limits_of
+from fettle.testing.fakes import FakeSession
+
+X = {"x": np.random.default_rng(0).standard_normal((32, 4)).astype(np.float32)}
+WEIGHT = np.random.default_rng(1).standard_normal((4, 3)).astype(np.float32)
+
+
+def session(function):
+    inputs = (TensorSpec("x", "float32", (-1, 4)),)
+    return FakeSession(
+        lambda arrays: {"y": function(arrays["x"])}, inputs, (TensorSpec("y", "float32", (-1, 3)),)
+    )
+
+
+def smooth(x):
+    return x @ WEIGHT
+
+
+def steep(x):
+    """Like a network whose quantization error is as large as its signal."""
+    return np.sin(200 * (x @ WEIGHT))
+
+
+def test_a_steady_model_gets_the_usual_limits():
+    limits = limits_of(session(smooth), X, {"y": smooth(X["x"])})
+    assert limits.mean_difference == MOST_DIFFERENCE
+    assert MOST_FLIPS < limits.flips <= MOST_FLIPS + 2 * 2 / 32 + 1 / 32
+
+
+def test_a_model_that_shakes_at_half_a_step_gets_wider_ones():
+    limits = limits_of(session(steep), X, {"y": steep(X["x"])})
+    assert limits.mean_difference > 2 * MOST_DIFFERENCE
+    assert limits.flips > 2 * MOST_FLIPS
+
+
+def test_whole_numbers_are_not_moved():
+    ids = {"x": np.arange(32 * 4).reshape(32, 4)}
+    limits = limits_of(session(steep), ids, {"y": steep(ids["x"])})
+    assert limits == Limits(MOST_DIFFERENCE, MOST_FLIPS + 1 / 32)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda x: smooth(x)[:, ::-1],  # channels swapped
+        lambda x: 0.5 * smooth(x),  # a scale forgotten: the same top-1
+        lambda x: np.minimum(smooth(x), 0.2),  # saturated
+    ],
+)
+def test_a_rewrite_that_computes_something_else_is_refused(broken):
+    tried = lowering._compare("graph.broken", session(smooth), session(broken), X)
+    assert not tried.accepted
+    assert "computes something else" in tried.reason
+
+
+def test_only_passes_for_the_engine_and_the_processor_are_tried(monkeypatch):
+    def on(isa, arch="x86_64"):
+        monkeypatch.setattr(lowering, "this_machine", lambda: Machine("a", arch, isa, 2))
+
+    on(("avx2", "avx512_vnni"))
+    assert candidates(RUNTIMES.make("onnxruntime")) == ["graph.lower_ort_x86"]
+    assert candidates(RUNTIMES.make("openvino")) == []
+    on(("avx2",))
+    assert candidates(RUNTIMES.make("onnxruntime")) == []
+    on(("arm_dotprod",), "aarch64")
+    assert candidates(RUNTIMES.make("onnxruntime")) == []
