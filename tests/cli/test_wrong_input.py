@@ -304,17 +304,17 @@ def test_an_onnx_file_given_to_what_works_on_torch_modules(refused, linear_onnx,
         refused([verb, "--model", linear_onnx, "--data", "digits", "--out", out], "torch module")
 
 
-def test_an_input_that_has_another_name(refused, tmp_path):
+def test_an_input_of_another_shape(refused, tmp_path):
     graph = helper.make_graph(
         [helper.make_node("Flatten", ["pixels"], ["y"])],
         "g",
-        [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["n", 1, 8, 8])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 64])],
+        [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["n", 3, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 192])],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, tmp_path / "m.onnx")
     words = ["compress", "--model", tmp_path / "m.onnx", "--data", "digits"]
-    refused([*words, "--out", tmp_path / "out"], "pixels", "input")
+    refused([*words, "--out", tmp_path / "out"], "pixels", "[-1, 3, 8, 8]")
 
 
 @pytest.fixture
