@@ -20,6 +20,7 @@ from fettle.core.machine import this_machine, usable_threads
 from fettle.core.shelf import INSTALL
 from fettle.runtimes._lowering import lowered
 from fettle.runtimes._runtime import LayerPrecision, Runtime, Session, match_inputs
+from fettle.runtimes._signal_stack import kept_signal_stack
 
 if TYPE_CHECKING:
     from torch import nn
@@ -60,7 +61,8 @@ class OpenVino(Runtime):
         try:
             core = openvino.Core()
             network = core.read_model(graph if isinstance(graph, bytes) else str(graph))
-            return OpenVinoSession(core.compile_model(network, "CPU", properties))
+            with kept_signal_stack():
+                return OpenVinoSession(core.compile_model(network, "CPU", properties))
         except RuntimeError as error:
             raise ModelError(f"OpenVINO refuses the model: {_reason(error)}") from error
 
@@ -95,8 +97,12 @@ class OpenVinoSession(Session):
 
     def close(self) -> None:
         """Drop the compiled model and this thread's request."""
-        self._local = threading.local()
-        del self._compiled
+        with kept_signal_stack():
+            self._local = threading.local()
+            self._compiled = None
+
+    def __del__(self) -> None:
+        self.close()
 
 
 def _spec(port: Any) -> TensorSpec:
