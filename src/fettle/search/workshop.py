@@ -117,7 +117,7 @@ class Workshop:
         if self.source.is_onnx and techniques:
             raise ModelError(
                 f"`{techniques[0].name()}` works on a torch module, and {self.source.spec} is an"
-                " ONNX file: use graph passes (`graph.…`), or give the torch model"
+                " ONNX file: leave it out of the recipe, or give the torch model"
             )
         for step, following in itertools.pairwise(techniques):
             if getattr(step, "final", False):

@@ -105,7 +105,7 @@ def _graph_of(model: nn.Module, task: Task) -> GraphModule:
         raise ModelError(
             "the model can't be captured as a graph, which quantization needs;"
             f" torch.export says: {_first_line(error)}. Data-dependent Python branches are the"
-            " usual cause: use torch.cond, or leave `quantize.*` out and use graph passes"
+            " usual cause: use torch.cond, or leave `quantize.*` out of the recipe"
         ) from error
     module = exported.module()
     assert isinstance(module, GraphModule)
