@@ -297,7 +297,7 @@ def point_outside(path):
 
 def test_an_onnx_file_given_to_what_works_on_torch_modules(refused, linear_onnx, tmp_path):
     words = ["compress", "--model", linear_onnx, "--data", "digits", "--out", tmp_path / "out"]
-    refused([*words, "-t", "prune.channels"], "`prune.channels`", "torch module", "graph.")
+    refused([*words, "-t", "prune.channels"], "`prune.channels`", "torch module", "leave it out")
     refused([*words, "--weights", "w.safetensors"], "own weights")
     for verb in ("export", "train"):
         out = tmp_path / "x.onnx"
