@@ -29,6 +29,7 @@ INSTALL = {
     "safetensors": "pip install 'fettle[torch]'",
     "torchvision": "pip install 'fettle[vision]'",
     "timm": "pip install 'fettle[vision]'",
+    "transformers": "pip install 'fettle[text]'",
     "PIL": "pip install 'fettle[vision]'",
     "openvino": "pip install 'fettle[openvino]'",
     "tensorrt": "pip install 'fettle[tensorrt]'",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 import onnx_ir as ir
 
+from fettle.core.context import Context
 from fettle.core.machine import Machine
 from fettle.core.plugin import Plugin
 
@@ -24,9 +25,14 @@ class GraphPass(Plugin):
 
     A pass that rewrites the master for one engine names it in `lowers_for`, and says in `suits`
     which processors it is for. It is applied only when a session is built.
+
+    `context` says where the work happens (seed, progress); it is no knob, so it is neither printed
+    nor hashed.
     """
 
     lowers_for: ClassVar[str] = ""
+
+    context: Context = field(default_factory=Context, repr=False, compare=False)
 
     @classmethod
     def suits(cls, machine: Machine) -> bool:
@@ -46,6 +52,10 @@ class GraphPass(Plugin):
         if _interface(result) != before:
             raise AssertionError(f"{self.name()} changed the model's inputs or outputs")
         return result
+
+    def within(self, context: Context) -> GraphPass:
+        """Return the same pass in other circumstances."""
+        return self.but(context=context)
 
     def requires(self, model: ir.Model) -> None:
         """Raise ModelError when the pass can't work on `model`."""

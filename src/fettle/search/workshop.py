@@ -184,7 +184,9 @@ class Workshop:
         key = self._key(made.key, graph_pass.name(), graph_pass.values(), self._data())
 
         def work(folder: Path) -> None:
-            model = graph_pass(ir.load(made.path), self.task)  # type: ignore[operator]
+            self.context.progress.say(f"{graph_pass}")
+            rewrite = graph_pass.within(self.context)  # type: ignore[attr-defined]
+            model = rewrite(ir.load(made.path), self.task)
             beside = "model.onnx.data" if len(models.onnx_files(made.path)) > 1 else None
             ir.save(model, folder / "model.onnx", external_data=beside)
 
