@@ -1,0 +1,172 @@
+"""What the coverage walk does to one architecture: each stage returns what it found."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from _coverage_models import Subject, options
+from torch import nn
+
+from fettle import models, tasks
+from fettle.core.recipe import parse_step
+from fettle.core.shelf import RUNTIMES
+from fettle.export import export_onnx
+from fettle.measure.latency import Plan, ratio, time_interleaved
+from fettle.measure.latency import Subject as Timed
+from fettle.measure.lowering import choose_lowering
+from fettle.measure.quality import run_batch
+from fettle.models._torchvision import import_torchvision
+from fettle.runtimes import Runtime
+
+import_torchvision()
+import timm  # noqa: E402, F401 - loaded once, by the server that forks
+import torch_pruning  # noqa: E402, F401
+import torchao.quantization.pt2e  # noqa: E402, F401
+
+ENGINES = ("onnxruntime", "openvino")
+FAR = 0.5  # mean difference over mean output: past this it is another function
+_PLAN = Plan(seconds=2.0, rounds=6, samples=100, settle_seconds=0.02, warmup_seconds=0.1)
+_SMALL = {"samples": 8, "batch_size": 4}
+
+Found = dict[str, Any]
+
+
+def export(subject: Subject, folder: Path) -> Found:
+    """Export with parity, and keep the file for the stages that work on ONNX."""
+    module, task = _settled(subject)
+    parity = export_onnx(module, task, folder / "fp32")
+    return {"parity": parity.to_json(), "parameters": _size(module)}
+
+
+def static_int8(subject: Subject, folder: Path) -> Found:
+    """`graph.static_int8` on the exported file: runs on both engines, computes the same."""
+    return _rewritten(subject, folder, "graph.static_int8", _SMALL)
+
+
+def dynamic_int8(subject: Subject, folder: Path) -> Found:
+    """`graph.dynamic_int8` on the exported file."""
+    return _rewritten(subject, folder, "graph.dynamic_int8", {})
+
+
+def pruning(subject: Subject, folder: Path) -> Found:
+    """`prune.channels` of 30 %: fewer parameters, sound outputs, opens again to the same."""
+    module, task = _settled(subject)
+    pruned = parse_step("prune.channels(ratio=0.3, epochs=0)")(module, task)  # type: ignore[operator]
+    before, after = _size(module), _size(pruned)
+    if after >= before:
+        raise ValueError(f"nothing was removed: {before} parameters before and after")
+    models.save(pruned, folder / "pruned")
+    inputs = [torch.from_numpy(a) for a in task.example_inputs(2).values()]
+    with torch.inference_mode():
+        same = torch.equal(pruned(*inputs), models.open(folder / "pruned")(*inputs))
+    if not same:
+        raise ValueError("opened again it computes something else")
+    export_onnx(pruned, task, folder / "narrow")
+    return {"parameters": after / before}
+
+
+def aware(subject: Subject, folder: Path) -> Found:
+    """`quantize.aware` for two steps, converted, exported and run."""
+    module, task = _settled(subject)
+    step = parse_step("quantize.aware(epochs=1, batch_size=2, lr=0.0001)")
+    converted = step(copy.deepcopy(module), task)  # type: ignore[operator]
+    export_onnx(converted, task, folder / "qat")
+    inputs = task.example_inputs(2)
+    outputs = {}
+    for name in ENGINES:
+        session = _engine(name).build(folder / "qat" / "model.onnx")
+        outputs[name] = bool(np.isfinite(_first(run_batch(session, inputs))).all())
+        session.close()
+    if not all(outputs.values()):
+        raise ValueError(f"finite outputs by engine: {outputs}")
+    return {}
+
+
+STAGES: dict[str, Callable[[Subject, Path], Found]] = {
+    "export": export,
+    "static_int8": static_int8,
+    "dynamic_int8": dynamic_int8,
+    "pruning": pruning,
+    "aware": aware,
+}
+
+
+def _settled(subject: Subject) -> tuple[nn.Module, tasks.Task]:
+    """Return the model with random weights, and batch norms that have seen some inputs."""
+    task = tasks.load(subject.data, **options(subject))
+    module = models.load(subject.model, signature=task.signature)
+    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    modes = {m: (m.training, m.momentum) for m in norms}
+    inputs = [torch.from_numpy(a) for a in task.example_inputs(8).values()]
+    for norm in norms:
+        norm.train()
+        norm.momentum = 1.0
+    with torch.no_grad():
+        module(*inputs)
+    for norm, (training, momentum) in modes.items():
+        norm.train(training)
+        norm.momentum = momentum
+    return module, task
+
+
+def _rewritten(subject: Subject, folder: Path, name: str, knobs: dict[str, Any]) -> Found:
+    import onnx_ir as ir
+
+    from fettle.core.shelf import PASSES
+
+    task = tasks.load(subject.data, **options(subject))
+    before, after = folder / "fp32" / "model.onnx", folder / name / "model.onnx"
+    after.parent.mkdir(exist_ok=True)
+    model = PASSES.make(name, **knobs)(ir.load(before), task)  # type: ignore[operator]
+    ir.save(model, after, external_data="model.onnx.data")
+    inputs = task.example_inputs(4)
+    found = {engine: _compared(before, after, _engine(engine), inputs) for engine in ENGINES}
+    size = sum(f.stat().st_size for f in after.parent.iterdir()) / sum(
+        f.stat().st_size for f in before.parent.iterdir() if f.name.startswith("model")
+    )
+    if all("refused" in f for f in found.values()):
+        raise ValueError("; ".join(f"{e}: {f['refused']}" for e, f in found.items()))
+    return {"engines": found, "size": size}
+
+
+def _compared(before: Path, after: Path, engine: Runtime, inputs: dict) -> Found:
+    """Return how far the outputs are apart, and the ratio of times at batch 1."""
+    one = {name: array[:1] for name, array in inputs.items()}
+    plain = engine.build(before)
+    try:
+        lowering, _ = choose_lowering(after, engine, inputs)
+        session = engine.build(after, lowering)
+        a, b = (_first(run_batch(s, inputs)) for s in (plain, session))
+        apart = float(np.abs(a - b).mean() / max(np.abs(a).mean(), 1e-9))
+        timed = [Timed("plain", partial(run_batch, plain, one)),
+                 Timed("other", partial(run_batch, session, one))]  # fmt: skip
+        samples = time_interleaved(timed, _PLAN)
+        gain = ratio(samples["plain"], samples["other"])
+        session.close()
+    except Exception as error:  # an engine's refusal is a finding, whatever its class
+        return {"refused": f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"}
+    finally:
+        plain.close()
+    if not np.isfinite(apart) or apart > FAR:
+        return {"refused": f"computes something else: {apart:.2g} of the mean output"}
+    return {"apart": apart, "speed": gain.value, "lowering": list(lowering)}
+
+
+def _engine(name: str) -> Runtime:
+    runtime = RUNTIMES.make(name, threads=1)
+    assert isinstance(runtime, Runtime)
+    return runtime
+
+
+def _first(outputs: dict) -> np.ndarray:
+    return next(iter(outputs.values()))
+
+
+def _size(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
