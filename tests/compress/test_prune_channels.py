@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from fettle import models
+from fettle.compress.prune._ranking import Ranking
 from fettle.compress.prune.channels import remove_channels
 from fettle.core.errors import ModelError
 from fettle.core.shelf import TECHNIQUES
@@ -40,7 +41,7 @@ def norms(model):
 def test_removing_equals_masking():
     model = chain()
     pruned = copy.deepcopy(model)
-    remove_channels(pruned, (X,), 0.5, 1)
+    remove_channels(pruned, (X,), 0.5, "l2", Ranking("local", 1))
     first = kept(model[0], pruned[0])
     second = kept(model[3], pruned[3], first)
     assert (len(first), len(second)) == (8, 4)
@@ -56,7 +57,7 @@ def test_removing_equals_masking():
 def test_the_weakest_go():
     model = chain(norm=False)
     pruned = copy.deepcopy(model)
-    remove_channels(pruned, (X,), 0.25, 1)
+    remove_channels(pruned, (X,), 0.25, "l2", Ranking("local", 1))
     left = kept(model[0], pruned[0])
     assert sorted(left) == sorted(np.argsort(norms(model))[4:].tolist())
 
@@ -99,7 +100,7 @@ def test_fine_tuning_changes_weights_and_not_shapes(tiny):
     assert not torch.equal(cut["conv1.weight"], tuned["conv1.weight"])
 
 
-def test_a_model_without_convolutions_is_refused(tiny):
+def test_a_model_without_hidden_layers_is_refused(tiny):
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
-    with pytest.raises(ModelError, match="has none"):
+    with pytest.raises(ModelError, match="no layer whose width"):
         TECHNIQUES.make("prune.channels")(model, tiny)

@@ -91,7 +91,7 @@ def _modules(package: str, seam: str, prefix: str) -> dict[str, str]:
     roots = spec.submodule_search_locations if spec else None
     if not roots:
         return {}
-    pattern = re.compile(rf"^class \w+\((?:\w+\.)?{seam}\)", re.MULTILINE)
+    pattern = re.compile(rf"^class \w+\((?:\w+, )*(?:\w+\.)?{seam}\)", re.MULTILINE)
     found = {}
     for path in sorted(Path(roots[0]).rglob("*.py")):
         parts = path.relative_to(roots[0]).with_suffix("").parts

@@ -1,107 +1,167 @@
 """Channel pruning: remove whole output channels, and everything that depends on them.
 
-What it does: ranks the groups of coupled channels (dependency graph of Torch-Pruning) by the L2
-norm of their weights, removes the weakest `ratio` of each, so that the tensors really shrink, and
-trains what is left with distillation from the model that came in.
+What it does: finds the groups of coupled channels (dependency graph of Torch-Pruning), ranks them
+by what their weights, gradients or batch norms say, removes the weakest `ratio`, so that the
+tensors really shrink, measures batch norms' statistics anew, and trains what is left with
+distillation from the model that came in. Every removal is proven first: on a copy with random
+weights the narrower model must compute what the silenced one does; groups for which it doesn't
+(fused attention, splits at fixed places) keep their width, and are named.
 
-When to use it: on convolutional nets with training data, where a dense engine must get faster.
+When to use it: on convolutional nets, and on the residual width and the hidden layers of
+transformers and mixers, with training data, where a dense engine must get faster.
 
 Expected effect: about (1 − ratio)² of the multiply-adds; less of the time, because thin layers
 are bound by memory and overhead. Channel counts are rounded to the engine's vector width, for an
 unaligned count can be slower than the unpruned one.
 
-Papers: Li et al. 2017 (arXiv 1608.08710); Fang et al., "DepGraph", CVPR 2023 (arXiv 2301.12900).
+Papers: Li et al. 2017 (arXiv 1608.08710); Fang et al., "DepGraph", CVPR 2023 (arXiv 2301.12900);
+Fang et al., "Isomorphic Pruning", ECCV 2024 (arXiv 2407.04616); Molchanov et al. 2019 (Taylor,
+arXiv 1906.10771); He et al. 2019 (FPGM, arXiv 1811.00250); Liu et al. 2017 (batch norm's scale,
+arXiv 1708.06519).
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-import torch_pruning as tp
 from torch import nn
 
-from fettle.compress._distillation import Distillation, DistillingLoss
 from fettle.compress._technique import Technique, example_tensors
-from fettle.compress.prune._shortcut import ShortcutPruner
+from fettle.compress.prune._bn import restimate
+from fettle.compress.prune._groups import WEIGHTED, ChannelGraph
+from fettle.compress.prune._importance import KINDS, gather_gradients, score, scorer
+from fettle.compress.prune._proof import provable
+from fettle.compress.prune._ranking import Ranking
+from fettle.compress.prune._tuning import FineTuned
 from fettle.core.errors import ModelError
 from fettle.core.knobs import Choice, Range
-from fettle.models.cifar import Shortcut
 from fettle.tasks import Task
-from fettle.train import FitPlan, Hooks, fit
+from fettle.train._tensors import device_of
 
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_GRADIENT_BATCHES, _BATCH = 8, 128
 
 
 @dataclass(frozen=True, kw_only=True)
-class Channels(Technique):
-    """Structured pruning of channels by L2 group norm, with fine-tuning."""
+class Channels(FineTuned, Technique):
+    """Structured pruning of channels, with fine-tuning."""
 
     ratio: Annotated[float, Range(0, 0.95), "fraction of channels removed"] = 0.5
+    importance: Annotated[
+        str, Choice(*KINDS), "what says how much a channel matters; random is the control"
+    ] = "l2"
+    ranking: Annotated[
+        str,
+        Choice("local", "global", "isomorphic"),
+        "the same share of each group, the weakest of all, or the weakest of groups built alike",
+    ] = "local"
+    steps: Annotated[int, Range(1, 100), "rounds of removal, which share the epochs"] = 1
     round_to: Annotated[
         int, Choice(1, 2, 4, 8, 16, 32, 64), "channel counts stay multiples of this vector width"
     ] = 8
-    epochs: Annotated[int, Range(0, 1000), "passes over the data to fine-tune"] = 10
-    lr: Annotated[float, Range(1e-6, 1, log=True), "peak learning rate of the fine-tuning"] = 0.02
-    optimizer: Annotated[str, Choice("sgd", "adamw"), "how weights are updated"] = "sgd"
-    batch_size: Annotated[int, Range(1, 65536, "examples"), "examples a step"] = 64
-    alpha: Annotated[float, Range(0, 1), "share of distillation from the unpruned model"] = 0.7
-    temperature: Annotated[float, Range(1, 20), "temperature of that distillation"] = 3.0
+    bn_batches: Annotated[
+        int, Range(0, 10_000), "batches of 256 that batch norms are measured anew on; 0 is never"
+    ] = 8
 
     def requires(self, model: nn.Module, task: Task) -> None:
-        """Refuse a model without convolutions."""
+        """Refuse a model without a hidden layer whose width could change."""
         super().requires(model, task)
-        if not any(isinstance(module, _CONVOLUTIONS) for module in model.modules()):
+        if sum(isinstance(module, WEIGHTED) for module in model.modules()) < 2:
             raise ModelError(
-                f"`{self.name()}` removes channels of convolutions, and this model has none;"
-                " leave it out of the recipe, or distill into a smaller model"
+                f"`{self.name()}` removes channels between convolutions or linear layers, and this"
+                " model has no layer whose width can be pruned; leave it out of the recipe, or"
+                " distill into a smaller model"
             )
 
     def apply(self, model: nn.Module, task: Task) -> nn.Module:
         """Return the narrower, fine-tuned model."""
         teacher = copy.deepcopy(model)
-        remove_channels(model, example_tensors(task), self.ratio, self.round_to)
-        if self.epochs:
-            how = Distillation(self.alpha, self.temperature)
-            plan = FitPlan(
-                epochs=self.epochs, lr=self.lr, batch_size=self.batch_size, optimizer=self.optimizer
-            )
-            fit(model, task, plan, self.context, Hooks(loss=DistillingLoss(teacher, task, how)))
+        original: dict[str, int] = {}
+        for step in range(1, self.steps + 1):
+            changed = self._remove(model, task, self.ratio * step / self.steps, original)
+            if changed and self.bn_batches:
+                restimate(model, task, self.bn_batches)
+            part = f"step{step}" if self.steps > 1 else ""
+            self.fine_tune(model, teacher, task, share(self.epochs, self.steps, step), part)
         return model
+
+    def _remove(self, model: nn.Module, task: Task, ratio: float, original: dict[str, int]) -> bool:
+        """Bring `model` to `ratio`, in place; return whether anything went."""
+        if ratio == 0:
+            return False
+        inputs = tuple(t.to(device_of(model)) for t in example_tensors(task))
+        if self.importance == "taylor":
+            gather_gradients(model, task, _GRADIENT_BATCHES, _BATCH)
+        ranking = Ranking(self.ranking, self.round_to)
+        wanted, gone = remove_channels(model, inputs, ratio, self.importance, ranking, original)
+        model.zero_grad(set_to_none=True)
+        self._say(wanted, gone)
+        return bool(gone)
+
+    def _say(self, wanted: Collection[str], gone: Collection[str]) -> None:
+        left = [root for root in wanted if root not in gone]
+        if not wanted:
+            self.context.progress.say(
+                f"`{self.name()}` removed nothing: no width has a multiple of {self.round_to} near"
+                f" its share at ratio {self.ratio}; lower `round_to`"
+            )
+        elif left:
+            self.context.progress.say(
+                f"`{self.name()}` leaves {len(left)} of {len(wanted)} groups of channels as they"
+                " are, since they can't be removed without changing what is computed:"
+                f" {', '.join(left[:4])}{' …' if len(left) > 4 else ''}"
+            )
 
 
 def remove_channels(
-    model: nn.Module, inputs: tuple[torch.Tensor, ...], ratio: float, round_to: int
-) -> None:
-    """Remove the weakest `ratio` of each group's channels from `model`, in place.
+    model: nn.Module,
+    inputs: tuple[torch.Tensor, ...],
+    ratio: float,
+    importance: str,
+    ranking: Ranking,
+    original: dict[str, int] | None = None,
+) -> tuple[Mapping[str, list[int]], Mapping[str, list[int]]]:
+    """Remove the weakest `ratio` of channels from `model`, in place.
 
     The layer that makes the model's output keeps its width.
+
+    Args:
+        model: with gradients in place if `importance` is `taylor`.
+        inputs: the model's arguments, batch first.
+        ratio: of all channels that there were at first.
+        importance: a kind of `_importance`.
+        ranking: which are compared, and to what they are rounded.
+        original: widths at first by group; filled in the first round, kept between rounds.
+
+    Returns:
+        By the path of each group's root the channels that were to go, and those that went.
+
+    Raises:
+        ModelError: the model has no width that can change.
     """
-    if ratio == 0:
-        return
-    model.requires_grad_(True)  # the dependency graph is traced through gradients
-    pruner = tp.pruner.BasePruner(
-        model,
-        inputs,
-        importance=tp.importance.GroupMagnitudeImportance(p=2),
-        pruning_ratio=ratio,
-        round_to=round_to,
-        ignored_layers=[_head(model, inputs)],
-        root_module_types=[*_CONVOLUTIONS, nn.Linear],
-        customized_pruners={Shortcut: ShortcutPruner()},
-    )
-    pruner.step()
+    graph = ChannelGraph(model, inputs)
+    groups = [group for group in graph.groups() if group.width % group.chunks == 0]
+    original = {} if original is None else original
+    for group in groups:
+        original.setdefault(group.root, group.width)
+    how = scorer(importance)
+    scores = {group.root: score(group, how) for group in groups}
+    wanted = ranking.choose(groups, scores, ratio, original)
+    gone = provable(model, inputs, groups, wanted) if wanted else {}
+    if not groups or (wanted and not gone):
+        raise ModelError(
+            "`prune.channels` found no layer whose width can be pruned: the model has"
+            f" {len(groups)} groups of coupled channels, and none can be removed without changing"
+            " what it computes; leave it out of the recipe, or distill into a smaller model"
+        )
+    for root, channels in gone.items():
+        graph.remove(root, channels)
+    return wanted, gone
 
 
-def _head(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> nn.Module:
-    """Return the weighted layer that runs last: its width is the number of classes."""
-    ran: list[nn.Module] = []
-    layers = [m for m in model.modules() if isinstance(m, (nn.Linear, *_CONVOLUTIONS))]
-    handles = [m.register_forward_hook(lambda module, *_: ran.append(module)) for m in layers]
-    with torch.no_grad():
-        model(*inputs)
-    for handle in handles:
-        handle.remove()
-    return ran[-1]
+def share(epochs: int, steps: int, step: int) -> int:
+    """Return how many of `epochs` come after step `step` of `steps`: as even as can be."""
+    return epochs * step // steps - epochs * (step - 1) // steps

@@ -1,0 +1,64 @@
+"""How much the channels of a group matter: one score a channel, over all layers that share them.
+
+    l1, l2    Σ |w|, Σ w² over the weights that would go: Li et al. 2017 (arXiv 1608.08710)
+    taylor    |Σ w · ∂L/∂w|: Molchanov et al. 2019 (arXiv 1906.10771)
+    fpgm      distance to the other filters: He et al. 2019 (arXiv 1811.00250)
+    bn_scale  |γ| of the batch norms: Liu et al. 2017 (arXiv 1708.06519)
+    random    the control
+
+Sums are averaged over the layers of a group, as DepGraph does (Fang et al. 2023), and divided by
+the group's mean, so that groups can be compared.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import torch
+import torch_pruning as tp
+from torch import Tensor, nn
+
+from fettle.compress.prune._groups import Group
+from fettle.tasks import Task
+from fettle.train._tensors import device_of, first_output, inputs_of
+
+KINDS = ("l2", "l1", "taylor", "fpgm", "bn_scale", "random")
+
+
+def scorer(kind: str) -> Any:
+    """Return a fresh scorer; Torch-Pruning's default arguments once leaked state."""
+    makers: dict[str, Any] = {
+        "l2": lambda: tp.importance.GroupMagnitudeImportance(p=2),
+        "l1": lambda: tp.importance.GroupMagnitudeImportance(p=1),
+        "taylor": tp.importance.GroupTaylorImportance,
+        "fpgm": tp.importance.FPGMImportance,
+        "bn_scale": tp.importance.BNScaleImportance,
+        "random": lambda: lambda group: torch.rand(len(group[0].idxs)),
+    }
+    return makers[kind]()
+
+
+def score(group: Group, how: Any) -> Tensor:
+    """Return the scores of a group in float64, shape (width / chunks,), each at least 0.
+
+    A group that the scorer has nothing to say about (no batch norm in it) goes by its weights.
+    """
+    found = how(group.members)
+    if found is None or len(found) != group.width or not torch.isfinite(found).all():
+        found = tp.importance.GroupMagnitudeImportance(p=2)(group.members)
+    if found is None or len(found) != group.width or not torch.isfinite(found).all():
+        found = torch.ones(group.width)
+    scores: Tensor = found.detach().double().cpu()
+    return scores.view(group.chunks, -1).mean(0)
+
+
+def gather_gradients(model: nn.Module, task: Task, batches: int, batch_size: int) -> None:
+    """Leave in every parameter the gradient of the loss over some batches of `train`."""
+    model.zero_grad()
+    for batch in itertools.islice(task.batches("train", batch_size), batches):
+        outputs = first_output(model(*inputs_of(batch, task, device_of(model))))
+        task.loss(outputs, batch).backward()  # type: ignore[no-untyped-call]
+    for parameter in model.parameters():
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
