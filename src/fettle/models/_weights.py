@@ -40,8 +40,11 @@ def load_weights(module: nn.Module, path: str | Path) -> nn.Module:
         ModelError: the file is missing, can't be read safely, or doesn't fit the module.
     """
     state = read_weights(path)
-    _check_fit(module.state_dict(), state, Path(path))
-    module.load_state_dict(state, strict=False)
+    own = module.state_dict()
+    _check_fit(own, state, Path(path))
+    # The versions that some modules ask for (MNASNet) are those of the module that takes them.
+    own.update(state)
+    module.load_state_dict(own, strict=False)
     return module
 
 

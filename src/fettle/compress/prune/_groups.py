@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,14 +58,9 @@ class ChannelGraph:
         wanted = {name: p.requires_grad for name, p in model.named_parameters()}
         model.requires_grad_(True)
         self.model, self.head = model, last_weighted(model, inputs)
-        with torch.enable_grad():
-            self.graph = tp.DependencyGraph().build_dependency(
-                model,
-                inputs,
-                forward_fn=lambda module, given: module(*given),
-                customized_pruners={Shortcut: ShortcutPruner()},
-                verbose=False,
-            )
+        with warnings.catch_warnings(), torch.enable_grad():
+            warnings.simplefilter("ignore")  # guesses that it warns of are proven or dropped
+            self.graph = _trace(model, inputs)
         self.paths = {module: path for path, module in model.named_modules()}
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(wanted[name])
@@ -94,6 +90,29 @@ class ChannelGraph:
             for each, _ in members
         )
         return Group(self.paths[dep.target.module], len(indices), chunks, shape, members)
+
+
+class _WithoutReshapes(tp.DependencyGraph):  # type: ignore[misc]  # torch_pruning is untyped
+    """Takes every reshape for one that leaves channels alone."""
+
+    def _build_dependency(self, module2node: Mapping[Any, Any]) -> None:
+        for node in module2node.values():
+            if node.type == tp.ops.OPTYPE.RESHAPE:
+                node.type = tp.ops.OPTYPE.ELEMENTWISE
+        super()._build_dependency(module2node)
+
+
+def _trace(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> Any:
+    how: dict[str, Any] = {
+        "example_inputs": inputs,
+        "forward_fn": lambda module, given: module(*given),
+        "customized_pruners": {Shortcut: ShortcutPruner()},
+        "verbose": False,
+    }
+    try:
+        return tp.DependencyGraph().build_dependency(model, **how)
+    except (ZeroDivisionError, TypeError, ValueError, IndexError):  # a shuffle of channels
+        return _WithoutReshapes().build_dependency(model, **how)
 
 
 def last_weighted(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> nn.Module | None:

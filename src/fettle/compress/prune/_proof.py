@@ -10,7 +10,6 @@ and the wide one in which everything that was removed is zero.
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -92,9 +91,7 @@ class Trial:
 
     def _remove(self, removal: Removal) -> dict[str, Tensor]:
         """Remove; return by name which elements are left of each tensor that changed."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            graph = ChannelGraph(self.model, self.inputs)
+        graph = ChannelGraph(self.model, self.inputs)
         tensors = dict(_floats(self.model))
         for tensor in tensors.values():
             tensor.data = torch.arange(tensor.numel(), dtype=torch.float64).view(tensor.shape)
