@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fettle.core.context import Context
     from fettle.core.recipe import Recipe
     from fettle.core.verdict import Budget, Verdict
+    from fettle.measure.sparsity import sparsity
     from fettle.search.compress import compress, study
     from fettle.search.demo import demo
     from fettle.search.study import Candidate, Setting
@@ -32,6 +33,7 @@ _HOMES = {
     "Verdict": "core.verdict",
     "compress": "search.compress",
     "demo": "search.demo",
+    "sparsity": "measure.sparsity",
     "study": "search.compress",
 }
 
@@ -46,6 +48,7 @@ __all__ = [
     "Verdict",
     "compress",
     "demo",
+    "sparsity",
     "study",
 ]
 

@@ -1,9 +1,20 @@
-import numpy as np
-import pytest
-from onnx import helper, numpy_helper
+import doctest
+import importlib
 
-from fettle.core.shelf import METRICS
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+from onnx import helper, numpy_helper
+from torch import nn
+
+import fettle
+from fettle.core.bundle import Bundle, Manifest
+from fettle.core.errors import ModelError
+from fettle.core.shelf import METRICS, TECHNIQUES
 from fettle.measure import Artifact, operators_of, sparsity_of, tensor_sparsity
+from fettle.testing import sample
 
 NODE = helper.make_node
 
@@ -66,3 +77,69 @@ def test_operators_inside_branches_count(make_onnx):
     held = {"flag": np.array(True)}
     node = NODE("If", ["flag"], ["y"], then_branch=branch("t"), else_branch=branch("e"))
     assert operators_of(make_onnx([node], held, {"x": ["n", 3]})) == {"Neg": 2, "If": 1}
+
+
+def layers():
+    model = nn.ModuleDict({"a": nn.Linear(4, 2), "norm": nn.BatchNorm1d(4), "b": nn.Linear(2, 4)})
+    model["b"].weight.data.zero_()
+    model["a"].weight.data[0, :3] = 0
+    model["a"].bias.data.zero_()
+    return model
+
+
+def test_a_torch_module_is_counted_by_layer():
+    found = fettle.sparsity(layers())
+    assert {n: (t.zeros, t.size, t.shape) for n, t in found.layers.items()} == {
+        "a.weight": (3, 8, (2, 4)),
+        "b.weight": (8, 8, (4, 2)),
+    }
+    assert (found.zeros, found.size, found.total) == (11, 16, 11 / 16)
+    assert str(found).splitlines() == [
+        "a.weight   37.50%            3 of           8",
+        "b.weight  100.00%            8 of           8",
+        "total      68.75%           11 of          16",
+    ]
+
+
+def test_shared_weights_and_other_types_count_too():
+    model = layers().bfloat16()
+    model["twin"] = model["a"]
+    assert fettle.sparsity(model).total == 11 / 16
+    assert fettle.sparsity(nn.ReLU()).total == 0
+    assert str(fettle.sparsity(nn.ReLU())).split() == ["total", "0.00%", "0", "of", "0"]
+
+
+def test_every_form_of_a_model_has_the_same_zeros():
+    path = sample().onnx
+    pruned = TECHNIQUES.make("prune.magnitude", sparsity=0.5, epochs=0)(
+        sample().module, sample().task
+    )
+    exported = sample().exported(pruned, "half")
+    bundle = Bundle(exported.parent, Manifest((), (), ""))
+    forms = [exported, str(exported), onnx.load(exported), ir.load(exported), pruned, bundle]
+    assert [fettle.sparsity(form).zeros for form in forms] == [74512 // 2] * 6
+    assert fettle.sparsity(path).zeros < 10
+
+
+def test_a_converted_graph_is_its_integers():
+    quantize = TECHNIQUES.make("quantize.static", calibrator="minmax")
+    found = fettle.sparsity(quantize(sample().module, sample().task))
+    assert found.size == fettle.sparsity(sample().module).size
+    assert found.zeros == fettle.sparsity(sample().master).zeros > 0
+
+
+def test_other_things_are_refused(tmp_path, make_onnx):
+    with pytest.raises(ModelError, match="got list"):
+        fettle.sparsity([torch.zeros(3)])
+    with pytest.raises(ModelError, match="found none"):
+        fettle.sparsity(tmp_path)
+    held = {"w": np.zeros((64, 64), np.float32)}
+    path = make_onnx([NODE("MatMul", ["x", "w"], ["y"])], held, {"x": ["n", 64]}, external=True)
+    with pytest.raises(ModelError, match="another file"):
+        fettle.sparsity(onnx.load(path, load_external_data=False))
+
+
+def test_the_example_runs():
+    module = importlib.import_module("fettle.measure.sparsity")
+    assert doctest.testmod(module).attempted
+    assert not doctest.testmod(module).failed
