@@ -6,86 +6,108 @@ q = clamp(round(x / scale), −128, 127), x ≈ q · scale. Every zero point is 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.export import Dim
 from torch.fx import GraphModule
 from torchao.quantization.pt2e import (
     FakeQuantize,
+    FakeQuantizeBase,
     HistogramObserver,
     MinMaxObserver,
     MovingAverageMinMaxObserver,
     MovingAveragePerChannelMinMaxObserver,
+    ObserverBase,
     PerChannelMinMaxObserver,
-    move_exported_model_to_eval,
-    move_exported_model_to_train,
+    disable_observer,
 )
-from torchao.quantization.pt2e.quantize_pt2e import (
-    convert_pt2e,
-    prepare_pt2e,
-    prepare_qat_pt2e,
-)
+from torchao.quantization.pt2e.prepare import prepare as insert_quantizers
+from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 from torchao.quantization.pt2e.quantizer import QuantizationSpec
 
-from fettle.compress._technique import example_tensors
+from fettle.compress.quantize._learned import LearnedScale
+from fettle.compress.quantize._norms import add_marks, fold_norms, set_training
 from fettle.compress.quantize._quantizer import SymmetricQuantizer
-from fettle.core.errors import ModelError
-from fettle.tasks import Task
+from fettle.core.errors import DataError, ModelError
 
 _SMALLEST_SCALE = 1e-10
 _OBSERVERS = {"minmax": MinMaxObserver, "mse": HistogramObserver}
+_FAKES: dict[str, Any] = {"observed": FakeQuantize, "learned": LearnedScale}
+
+Inputs = tuple[Tensor, ...]
 
 
-def prepare(model: nn.Module, task: Task, calibrator: str) -> GraphModule:
-    """Return `model`'s graph with observers, ready for calibration batches."""
+def prepare(model: nn.Module, inputs: Inputs, calibrator: str) -> GraphModule:
+    """Return `model`'s graph with observers, ready for calibration batches.
+
+    Raises:
+        ModelError: it can't be captured, or there is nothing in it to quantize.
+    """
     quantizer = SymmetricQuantizer(
         _activation(_OBSERVERS[calibrator].with_args(eps=_SMALLEST_SCALE)),
         _weight(PerChannelMinMaxObserver.with_args(eps=_SMALLEST_SCALE)),
     )
-    model.eval()
+    graph = capture(model, inputs)
+    fold_norms(graph)
     with quiet():
-        prepared: GraphModule = prepare_pt2e(_graph_of(model, task), quantizer)
+        prepared: GraphModule = prepare_pt2e(graph, quantizer)
+    _refuse_nothing(prepared)
     return prepared
 
 
-def prepare_training(model: nn.Module, task: Task) -> GraphModule:
-    """Return `model`'s graph with fake quantization and folded batch norms, ready to train.
+def prepare_training(model: nn.Module, inputs: Inputs, scales: str = "observed") -> GraphModule:
+    """Return `model`'s graph with fake quantization, in evaluation mode, ready to train.
 
-    Plain `FakeQuantize` is used: the fused kind trains with another scale than convert uses.
+    Plain `FakeQuantize` is used: the fused kind trains with another scale than convert uses. Batch
+    norms stay until the conversion (see `_norms`), so torchao's `prepare_qat_pt2e`, which rewrites
+    them with an ε of its own, is not.
+
+    Raises:
+        ModelError: it can't be captured, or there is nothing in it to quantize.
     """
-    activation = FakeQuantize.with_args(observer=MovingAverageMinMaxObserver, eps=_SMALLEST_SCALE)
-    weight = FakeQuantize.with_args(
-        observer=MovingAveragePerChannelMinMaxObserver, eps=_SMALLEST_SCALE
+    fake = _FAKES[scales]
+    quantizer = SymmetricQuantizer(
+        _activation(fake.with_args(observer=MovingAverageMinMaxObserver, eps=_SMALLEST_SCALE)),
+        _weight(
+            fake.with_args(observer=MovingAveragePerChannelMinMaxObserver, eps=_SMALLEST_SCALE)
+        ),
     )
-    quantizer = SymmetricQuantizer(_activation(activation), _weight(weight))
-    model.eval()
+    graph = quantizer.annotate(capture(model, inputs))
     with quiet():
-        prepared: GraphModule = prepare_qat_pt2e(_graph_of(model, task), quantizer)
+        prepared: GraphModule = insert_quantizers(graph, {}, is_qat=True)
+    _refuse_nothing(prepared)
+    add_marks(prepared)
     return prepared
+
+
+@torch.no_grad()
+def calibrate(prepared: GraphModule, batches: Iterable[Inputs]) -> None:
+    """Let a prepared graph, in evaluation mode, observe the ranges of `batches`.
+
+    Raises:
+        DataError: a batch holds NaN or infinity, or does not fit the graph.
+    """
+    for inputs in batches:
+        if not all(torch.isfinite(tensor).all() for tensor in inputs):
+            raise DataError(
+                "finite numbers were expected for calibration, but a batch holds NaN or infinity,"
+                " from which no range can be taken; clean the data"
+            )
+        prepared(*inputs)
 
 
 def convert(prepared: GraphModule) -> GraphModule:
     """Return the quantized graph: int8 weights behind dequantize, explicit Q/DQ elsewhere."""
+    prepared.apply(disable_observer)
     set_training(prepared, False)
+    fold_norms(prepared)
     with quiet():
         converted: GraphModule = convert_pt2e(prepared)
     return converted
-
-
-def set_training(model: nn.Module, training: bool) -> None:
-    """Switch a prepared graph between training and evaluation (`.train()` refuses to)."""
-    with quiet():
-        move = move_exported_model_to_train if training else move_exported_model_to_eval
-        move(model)
-
-
-def count_quantized(graph: GraphModule) -> int:
-    """Return how many tensors of a converted graph are quantized."""
-    return sum("quantize_per" in str(node.target) for node in graph.graph.nodes)
 
 
 @contextmanager
@@ -96,20 +118,36 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def _graph_of(model: nn.Module, task: Task) -> GraphModule:
-    inputs = example_tensors(task)
+def capture(model: nn.Module, inputs: Inputs) -> GraphModule:
+    """Return the graph of `model` in evaluation mode, for any batch size.
+
+    Raises:
+        ModelError: torch.export can't capture it.
+    """
+    model.eval()
+    if len(inputs[0]) == 1:  # a batch of 1 would be taken for a constant
+        inputs = tuple(torch.cat([tensor, tensor]) for tensor in inputs)
     shapes = tuple({0: Dim.DYNAMIC} for _ in inputs)
     try:
-        exported = torch.export.export(model, inputs, dynamic_shapes=shapes)
+        with quiet():
+            module = torch.export.export(model, inputs, dynamic_shapes=shapes).module()
     except Exception as error:  # torch.export raises whatever the model's own code provokes
         raise ModelError(
             "the model can't be captured as a graph, which quantization needs;"
             f" torch.export says: {_first_line(error)}. Data-dependent Python branches are the"
             " usual cause: use torch.cond, or leave `quantize.*` out of the recipe"
         ) from error
-    module = exported.module()
     assert isinstance(module, GraphModule)
     return module
+
+
+def _refuse_nothing(prepared: GraphModule) -> None:
+    if not any(isinstance(m, ObserverBase | FakeQuantizeBase) for m in prepared.modules()):
+        raise ModelError(
+            "there is nothing to quantize: no float32 convolution or linear layer with a weight of"
+            " its own (torch runs recurrent layers whole, in float); leave `quantize.*` out of the"
+            " recipe, or quantize the ONNX file with `graph.dynamic_int8`"
+        )
 
 
 def _first_line(error: Exception) -> str:

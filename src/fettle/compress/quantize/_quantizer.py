@@ -148,7 +148,7 @@ def tensor_inputs(node: Node) -> list[Node]:
     """Return the nodes that give `node` its activations, in order, each once."""
     if node.target in FIRST_ONLY:
         return [node.args[0]] if isinstance(node.args[0], Node) else []
-    return [n for n in node.all_input_nodes if _is_tensor(n)]
+    return [n for n in node.all_input_nodes if _is_float(n)]
 
 
 def tail_of(node: Node) -> Node:
@@ -187,8 +187,11 @@ def _operands(node: Node) -> tuple[Node, Node]:
 
 
 def _has_weight(node: Node) -> bool:
-    return len(node.args) > 1 and isinstance(node.args[1], Node) and node.args[1].op == "get_attr"
+    """Whether a weighted operator has a parameter for its weight, and computes in float32."""
+    weight = node.args[1] if len(node.args) > 1 else None
+    return isinstance(weight, Node) and weight.op == "get_attr" and _is_float(weight)
 
 
-def _is_tensor(node: Node) -> bool:
-    return isinstance(node.meta.get("val"), torch.Tensor)
+def _is_float(node: Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and value.dtype == torch.float32

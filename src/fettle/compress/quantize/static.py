@@ -13,16 +13,17 @@ Papers: Jacob et al. 2018 (arXiv 1712.05877); Nagel et al. 2021 (arXiv 2106.0829
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
 import torch
 from torch import nn
 
-from fettle.compress._technique import Technique
+from fettle.compress._technique import Technique, example_tensors
 from fettle.compress.quantize import _pt2e
-from fettle.core.errors import ModelError
 from fettle.core.knobs import Choice, Range
+from fettle.core.progress import Bar
 from fettle.tasks import Task
 
 
@@ -40,24 +41,18 @@ class Static(Technique):
 
     def apply(self, model: nn.Module, task: Task) -> nn.Module:
         """Return the converted graph."""
-        prepared = _pt2e.prepare(model, task, self.calibrator)
-        self._calibrate(prepared, task)
-        converted = _pt2e.convert(prepared)
-        if not _pt2e.count_quantized(converted):
-            raise ModelError(
-                f"`{self.name()}` found nothing to quantize: no convolution or linear layer with"
-                " a weight of its own; leave it out of the recipe"
-            )
-        return converted
-
-    @torch.no_grad()
-    def _calibrate(self, prepared: nn.Module, task: Task) -> None:
+        prepared = _pt2e.prepare(model, example_tensors(task), self.calibrator)
         total = min(self.samples, task.size("calibrate"))
-        seen = 0
         with self.context.progress.bar("calibrate", total) as bar:
-            for batch in task.batches("calibrate", self.batch_size):
-                if seen >= total:
-                    break
-                prepared(*(torch.from_numpy(array) for array in batch.inputs.values()))
-                seen += len(batch)
-                bar.step(amount=len(batch))
+            _pt2e.calibrate(prepared, self._batches(task, total, bar))
+        return _pt2e.convert(prepared)
+
+    def _batches(self, task: Task, total: int, bar: Bar) -> Iterator[tuple[torch.Tensor, ...]]:
+        """Yield the model's arguments, of `total` examples or up to a batch more."""
+        seen = 0
+        for batch in task.batches("calibrate", self.batch_size):
+            if seen >= total:
+                return
+            yield tuple(torch.from_numpy(array) for array in batch.inputs.values())
+            seen += len(batch)
+            bar.step(amount=len(batch))
