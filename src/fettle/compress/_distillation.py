@@ -3,7 +3,8 @@
     L = α · T² · KL(softmax(teacher / T) ‖ softmax(student / T)) + (1 − α) · CE(student, target)
 
 Hinton, Vinyals, Dean: "Distilling the Knowledge in a Neural Network", 2015. Standardised logits:
-Sun, Ren, Li, Wang, Cao: "Logit Standardization in Knowledge Distillation", CVPR 2024.
+Sun, Ren, Li, Wang, Cao: "Logit Standardization in Knowledge Distillation", CVPR 2024. Decoupled:
+Zhao, Cui, Song, Qiu, Liang: "Decoupled Knowledge Distillation", CVPR 2022.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fettle.compress._teacher import Teacher
 from fettle.core.arrays import Batch
 from fettle.tasks import Task
 
@@ -38,16 +40,37 @@ def soft_loss(student: Tensor, teacher: Tensor, how: Distillation) -> Tensor:
     """
     if how.standardize:
         student, teacher = _z_scores(student), _z_scores(teacher)
-    log_p = F.log_softmax(student / how.temperature, dim=1)
-    log_q = F.log_softmax(teacher / how.temperature, dim=1)
-    return F.kl_div(log_p, log_q, reduction="batchmean", log_target=True) * how.temperature**2
+    return _divergence(student / how.temperature, teacher / how.temperature) * how.temperature**2
+
+
+def decoupled_losses(
+    student: Tensor, teacher: Tensor, targets: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Return T² times both parts of KL(teacher ‖ student), each averaged over the batch.
+
+    The first is of the binary distribution (target, all others), the second of the distribution
+    among the others; an example's whole divergence is the first plus (1 − p_target) of the second.
+
+    Args:
+        student: logits (n, classes).
+        teacher: logits (n, classes).
+        targets: class of each example, int64 of shape (n,).
+        temperature: of both.
+    """
+    both = [logits / temperature for logits in (student, teacher)]
+    true = F.one_hot(targets, student.shape[1]).bool()
+    first, second = (
+        [split(logits, true) for logits in both] for split in (_target_or_not, _others)
+    )
+    squared = temperature**2
+    return _divergence(*first) * squared, _divergence(*second) * squared
 
 
 class DistillingLoss:
     """The training loss of a student of `teacher`, which stays frozen and in eval mode."""
 
     def __init__(self, teacher: nn.Module, task: Task, how: Distillation) -> None:
-        self.teacher = teacher.eval().requires_grad_(False)
+        self.teacher = Teacher(teacher, task)
         self.task, self.how = task, how
 
     def __call__(self, model: nn.Module, inputs: tuple[Tensor, ...], batch: Batch) -> Tensor:
@@ -56,10 +79,23 @@ class DistillingLoss:
         hard = self.task.loss(student, batch, self.how.label_smoothing)
         if self.how.alpha == 0:
             return hard
-        self.teacher.to(student.device)
-        with torch.no_grad():
-            taught = self.teacher(*inputs)
+        taught = self.teacher(inputs, batch)
         return self.how.alpha * soft_loss(student, taught, self.how) + (1 - self.how.alpha) * hard
+
+
+def _divergence(student: Tensor, teacher: Tensor) -> Tensor:
+    log_p, log_q = F.log_softmax(student, dim=1), F.log_softmax(teacher, dim=1)
+    return F.kl_div(log_p, log_q, reduction="batchmean", log_target=True)
+
+
+def _target_or_not(logits: Tensor, true: Tensor) -> Tensor:
+    """Return (n, 2): the target's logit, and one that stands for all others."""
+    return torch.stack([logits[true], _others(logits, true).logsumexp(dim=1)], dim=1)
+
+
+def _others(logits: Tensor, true: Tensor) -> Tensor:
+    """Return (n, classes − 1): all but the target's."""
+    return logits[~true].view(len(logits), -1)
 
 
 def _z_scores(logits: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Distillation of logits: train a student on the teacher's softened outputs.
 
 What it does: trains `student` with L = α·T²·KL(teacher ‖ student) + (1 − α)·cross-entropy. The
-teacher is the one of the context (`--teacher`), else the model that comes in. Without a `student`
-the model that comes in is trained itself.
+teacher is the one of the context (`--teacher`; several are averaged), else the model that comes in.
+Without a `student` the model that comes in is trained itself; if it was pruned, its zeros stay.
 
 When to use it: whenever there is training data. Depth and width of the student decide the speed,
 and shallower students gain more of it than thinner ones.
@@ -15,15 +15,15 @@ Papers: Hinton, Vinyals, Dean 2015 (arXiv 1503.02531); with `standardize`, Sun e
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Annotated
 
 from torch import nn
 
-from fettle import models
 from fettle.compress._distillation import Distillation, DistillingLoss
+from fettle.compress._masks import with_zeros_kept
 from fettle.compress._technique import Technique
+from fettle.compress.distill._student import teacher_and_student
 from fettle.core.knobs import Choice, Range, Text
 from fettle.tasks import Task
 from fettle.train import FitPlan, Hooks, fit
@@ -48,17 +48,11 @@ class Logits(Technique):
 
     def apply(self, model: nn.Module, task: Task) -> nn.Module:
         """Return the trained student."""
-        teacher, student = self._pair(model, task)
+        teacher, student = teacher_and_student(model, task, self.student, self.context)
         how = Distillation(self.alpha, self.temperature, self.standardize)
         plan = FitPlan(
             epochs=self.epochs, lr=self.lr, batch_size=self.batch_size, optimizer=self.optimizer
         )
-        fit(student, task, plan, self.context, Hooks(loss=DistillingLoss(teacher, task, how)))
+        hooks = Hooks(loss=DistillingLoss(teacher, task, how))
+        fit(student, task, plan, self.context, with_zeros_kept(hooks, student))
         return student
-
-    def _pair(self, model: nn.Module, task: Task) -> tuple[nn.Module, nn.Module]:
-        given = self.context.teacher
-        teacher = copy.deepcopy(model if given is None else given)  # it will be frozen
-        if not self.student:
-            return teacher, model
-        return teacher, models.load(self.student, signature=task.signature, seed=self.context.seed)

@@ -1,0 +1,28 @@
+"""Who learns from whom."""
+
+from __future__ import annotations
+
+import copy
+
+from torch import nn
+
+from fettle import models
+from fettle.core.context import Context
+from fettle.tasks import Task
+
+
+def teacher_and_student(
+    model: nn.Module, task: Task, student: str, context: Context
+) -> tuple[nn.Module, nn.Module]:
+    """Return both: the context's teacher or else `model`, and a new `student` or else `model`.
+
+    The teacher is a copy, for it will be frozen.
+
+    Raises:
+        UnknownName: no model is called `student`.
+    """
+    given = context.teacher
+    teacher = copy.deepcopy(model if given is None else given)
+    if not student:
+        return teacher, model
+    return teacher, models.load(student, signature=task.signature, seed=context.seed)
