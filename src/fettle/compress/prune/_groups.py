@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
-import torch_pruning as tp
 from torch import nn
 
-from fettle.compress.prune._shortcut import ShortcutPruner
-from fettle.models.cifar import Shortcut
+from fettle.compress.prune._coupling import GUESSES_THAT_FAIL, follow, trace
 
 WEIGHTED = (
     nn.Linear,
@@ -47,72 +44,84 @@ class Group:
 
 
 class ChannelGraph:
-    """The coupled channels of a model, traced once; removing some keeps it valid.
+    """The coupled channels of a model; removing some keeps it valid.
 
     Args:
-        model: all its parameters are made to want gradients, for the trace goes along them.
+        model: is put into evaluation mode.
         inputs: its arguments, batch first.
+        plain: take reshapes and slices for operations that leave channels alone, as is done by
+            itself where channels can't be followed through them.
     """
 
-    def __init__(self, model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+    def __init__(
+        self, model: nn.Module, inputs: tuple[torch.Tensor, ...], plain: bool = False
+    ) -> None:
+        self.model, self.inputs, self.plain = model, inputs, plain
+        self.head = last_weighted(model, inputs)
+        self.paths = {module: path for path, module in model.named_modules()}
         wanted = {name: p.requires_grad for name, p in model.named_parameters()}
         model.requires_grad_(True)
-        self.model, self.head = model, last_weighted(model, inputs)
-        with warnings.catch_warnings(), torch.enable_grad():
-            warnings.simplefilter("ignore")  # guesses that it warns of are proven or dropped
-            self.graph = _trace(model, inputs)
-        self.paths = {module: path for path, module in model.named_modules()}
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(wanted[name])
+        try:
+            self.graph = trace(model, inputs, plain)
+        finally:
+            _want(model, wanted)
+
+    @classmethod
+    def of(cls, model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[Self, list[Group]]:
+        """Return the graph of a model and its groups, followed as far as they can be."""
+        try:
+            graph = cls(model, inputs)
+            return graph, graph.groups()
+        except GUESSES_THAT_FAIL:
+            graph = cls(model, inputs, plain=True)
+            return graph, graph.groups()
 
     def groups(self) -> list[Group]:
-        """Return all groups but the one that makes the model's output."""
-        found = self.graph.get_all_groups(
-            ignored_layers=[self.head] if self.head else [], root_module_types=WEIGHTED
-        )
-        return [self._group(members) for members in found]
+        """Return all groups but the one that makes the model's output.
+
+        A plain graph leaves out what it can't follow; another raises one of GUESSES_THAT_FAIL.
+        """
+        found: list[Group] = []
+        seen = {id(self.head)}
+        for layer in self.graph.module2node:
+            if not isinstance(layer, WEIGHTED) or id(layer) in seen:
+                continue
+            every = range(self.graph.get_pruner_of_module(layer).get_out_channels(layer))
+            try:
+                members = follow(self.graph, layer, every)
+            except GUESSES_THAT_FAIL:
+                if self.plain:
+                    continue
+                raise
+            narrowed = {id(each.target.module) for each, _ in members if self._is_output(each)}
+            if id(self.head) not in narrowed:
+                found.append(self._group(members))
+            seen |= narrowed
+        return found
 
     def remove(self, root: str, channels: Sequence[int]) -> None:
         """Remove these channels of a group from every layer that has them, in place."""
-        layer = self.model.get_submodule(root)
-        prune = self.graph.get_pruner_of_module(layer).prune_out_channels
         wanted = {name: p.requires_grad for name, p in self.model.named_parameters()}
-        self.graph.get_pruning_group(layer, prune, list(channels)).prune(record_history=False)
-        for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(wanted[name])
+        follow(self.graph, self.model.get_submodule(root), channels).prune(record_history=False)
+        _want(self.model, wanted)
+
+    def _is_output(self, dependency: Any) -> bool:
+        return bool(self.graph.is_out_channel_pruning_fn(dependency.handler))
 
     def _group(self, members: Any) -> Group:
         dep, indices = members[0]
         chunks = math.lcm(*(_chunks(each.target.module) for each, _ in members))
         shape = " ".join(
             f"{type(each.source.module).__name__}>{type(each.target.module).__name__}"
-            f".{'out' if self.graph.is_out_channel_pruning_fn(each.handler) else 'in'}"
+            f".{'out' if self._is_output(each) else 'in'}"
             for each, _ in members
         )
         return Group(self.paths[dep.target.module], len(indices), chunks, shape, members)
 
 
-class _WithoutReshapes(tp.DependencyGraph):  # type: ignore[misc]  # torch_pruning is untyped
-    """Takes every reshape for one that leaves channels alone."""
-
-    def _build_dependency(self, module2node: Mapping[Any, Any]) -> None:
-        for node in module2node.values():
-            if node.type == tp.ops.OPTYPE.RESHAPE:
-                node.type = tp.ops.OPTYPE.ELEMENTWISE
-        super()._build_dependency(module2node)
-
-
-def _trace(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> Any:
-    how: dict[str, Any] = {
-        "example_inputs": inputs,
-        "forward_fn": lambda module, given: module(*given),
-        "customized_pruners": {Shortcut: ShortcutPruner()},
-        "verbose": False,
-    }
-    try:
-        return tp.DependencyGraph().build_dependency(model, **how)
-    except (ZeroDivisionError, TypeError, ValueError, IndexError):  # a shuffle of channels
-        return _WithoutReshapes().build_dependency(model, **how)
+def _want(model: nn.Module, wanted: Mapping[str, bool]) -> None:
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(wanted[name])
 
 
 def last_weighted(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> nn.Module | None:

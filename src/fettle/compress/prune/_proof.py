@@ -25,19 +25,18 @@ _ROUNDING, _NOISE = 1e-2, 1e-5  # of the effect, and of the outputs themselves
 
 
 def provable(
-    model: nn.Module, inputs: tuple[Tensor, ...], groups: Collection[Group], removal: Removal
+    graph: ChannelGraph, groups: Collection[Group], removal: Removal
 ) -> dict[str, list[int]]:
     """Return the part of `removal` that is proven to leave a consistent model.
 
     Isomorphic groups stand and fall together where their first one falls.
 
     Args:
-        model: stays as it is.
-        inputs: its arguments, batch first.
+        graph: of the model, which stays as it is.
         groups: whose roots `removal` names.
         removal: by root, the channels that go.
     """
-    trial = Trial(model, inputs)
+    trial = Trial(graph)
     if trial.holds(removal):
         return dict(removal)
     good: dict[str, list[int]] = {}
@@ -62,8 +61,8 @@ def _parts(trial: Trial, alike: dict[str, list[int]]) -> Iterator[dict[str, list
 class Trial:
     """A copy of a model with random weights on which removals are tried and taken back."""
 
-    def __init__(self, model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self.inputs = inputs
+    def __init__(self, graph: ChannelGraph) -> None:
+        model, self.inputs, self.plain = graph.model, graph.inputs, graph.plain
         self.model = copy.deepcopy(model).eval().requires_grad_(True)
         self.tied = _tied(self.model)
         _randomise(self.model)
@@ -91,7 +90,7 @@ class Trial:
 
     def _remove(self, removal: Removal) -> dict[str, Tensor]:
         """Remove; return by name which elements are left of each tensor that changed."""
-        graph = ChannelGraph(self.model, self.inputs)
+        graph = ChannelGraph(self.model, self.inputs, self.plain)
         tensors = dict(_floats(self.model))
         for tensor in tensors.values():
             tensor.data = torch.arange(tensor.numel(), dtype=torch.float64).view(tensor.shape)

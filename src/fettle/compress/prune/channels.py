@@ -142,15 +142,15 @@ def remove_channels(
     Raises:
         ModelError: the model has no width that can change.
     """
-    graph = ChannelGraph(model, inputs)
-    groups = [group for group in graph.groups() if group.width % group.chunks == 0]
+    graph, found = ChannelGraph.of(model, inputs)
+    groups = [group for group in found if group.width % group.chunks == 0]
     original = {} if original is None else original
     for group in groups:
         original.setdefault(group.root, group.width)
     how = scorer(importance)
     scores = {group.root: score(group, how) for group in groups}
     wanted = ranking.choose(groups, scores, ratio, original)
-    gone = provable(model, inputs, groups, wanted) if wanted else {}
+    gone = provable(graph, groups, wanted) if wanted else {}
     if not groups or (wanted and not gone):
         raise ModelError(
             "`prune.channels` found no layer whose width can be pruned: the model has"
