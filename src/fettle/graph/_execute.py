@@ -81,10 +81,17 @@ def calibration(task: Task, examples: int, batch_size: int) -> Iterator[Arrays]:
     """Yield at most `examples` inputs of the task's `calibrate` split, in batches.
 
     Raises:
-        DataError: a value is NaN or infinite, for then a range means nothing.
+        DataError: an input isn't batch first, or a value is NaN or infinite, for then a range
+            means nothing.
     """
     left = examples
     for batch in islice(task.batches("calibrate", batch_size), -(-examples // batch_size)):
+        for name, array in batch.inputs.items():
+            if array.shape[:1] != (len(batch),):
+                raise DataError(
+                    f"calibration input `{name}` has shape {array.shape} in a batch of"
+                    f" {len(batch)}: every input is expected batch first"
+                )
         inputs = rows(batch.inputs, 0, left)
         for name, array in inputs.items():
             if array.dtype.kind == "f" and not np.isfinite(array).all():

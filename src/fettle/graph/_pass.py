@@ -67,4 +67,5 @@ class GraphPass(Plugin):
 
 def _interface(model: ir.Model) -> list[tuple[str | None, ir.DataType | None]]:
     graph = model.graph
-    return [(value.name, value.dtype) for value in (*graph.inputs, *graph.outputs)]
+    inputs = (value for value in graph.inputs if not value.is_initializer())  # old files list both
+    return [(value.name, value.dtype) for value in (*inputs, *graph.outputs)]

@@ -1,0 +1,153 @@
+"""Static int8 quantization of an ONNX file, for models that come without their torch source.
+
+What it does: brings the file into normal form (recent operator set, batch norms folded), runs it
+on the calibration split to learn the range of each activation, and writes the symmetric int8
+master: activations int8 per tensor with zero point 0, weights int8 per output channel, biases in
+float. The same file runs as INT8 on OpenVINO and TensorRT, and on onnxruntime after its lowering.
+Placement follows `_placement`: convolutions, linear layers, and what lies between convolutions;
+the residual sums and layer norms of transformers, LSTM, GRU and the branches of If and Loop stay
+in float. Memory doesn't grow with the number of calibration examples.
+
+When to use it: on a float32 ONNX file. With the torch source, `quantize.static` makes the same
+master. `activations="asymmetric"` writes uint8 with a zero point, one bit more for tensors that
+can't be negative; TensorRT refuses it. `weight_bits=7` is for processors without VNNI, where sums
+of 8-bit products saturate. `leave` names layers that lose too much or gain nothing.
+
+Expected effect: a quarter of the size, 2–4 × the speed with VNNI, 0–1 point lost.
+
+Papers: Jacob et al. 2018 (arXiv 1712.05877); Nagel et al. 2021 (arXiv 2106.08295).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Annotated
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from fettle.core.arrays import Arrays
+from fettle.core.errors import InputError, ModelError, nearest
+from fettle.core.knobs import Choice, Range, Text
+from fettle.graph._calibration import histograms
+from fettle.graph._calibrators import clipping, interval
+from fettle.graph._execute import calibration
+from fettle.graph._histogram import Histogram
+from fettle.graph._insertion import Grid, insert
+from fettle.graph._pass import GraphPass
+from fettle.graph._placement import Placement, place
+from fettle.graph._prepare import prepared
+
+if TYPE_CHECKING:
+    from fettle.tasks import Task
+
+_QUANTIZED = {
+    *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv"),
+    *("QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeMatMul", "MatMulNBits"),
+    *("DynamicQuantizeLSTM", "QGemm", "FakeQuantize"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StaticInt8(GraphPass):
+    """ONNX in, the symmetric int8 master out."""
+
+    calibrator: Annotated[
+        str,
+        Choice("mse", "minmax", "percentile", "entropy"),
+        "range of an activation: least squared error, extremes, 99.99 % of the values, or least"
+        " loss of information",
+    ] = "mse"
+    samples: Annotated[int, Range(1, 100_000, "examples"), "calibration examples, at most"] = 256
+    batch_size: Annotated[int, Range(1, 4096, "examples"), "examples a calibration batch"] = 8
+    activations: Annotated[
+        str,
+        Choice("symmetric", "asymmetric"),
+        "int8 with zero point 0 for every engine, or uint8 (not for TensorRT)",
+    ] = "symmetric"
+    weight_bits: Annotated[int, Choice(8, 7), "7 for processors whose u8·s8 sums saturate"] = 8
+    attention: Annotated[
+        str, Choice("float", "int8"), "products of two activations, as in attention"
+    ] = "float"
+    leave: Annotated[
+        str, Text("names of nodes, with commas and `*`"), "nodes that stay in floating point"
+    ] = ""
+
+    def requires(self, model: ir.Model) -> None:
+        """Refuse a model that is quantized already."""
+        found = sorted({node.op_type for node in model.graph.all_nodes()} & _QUANTIZED)
+        if found:
+            raise ModelError(
+                f"`{self.name()}` takes a float model, and this one holds {', '.join(found)}:"
+                " it is quantized already; give the float original"
+            )
+
+    def apply(self, model: ir.Model, task: Task | None) -> ir.Model:
+        """Return the quantized model.
+
+        Raises:
+            ModelError: there is nothing to quantize, or a name in `leave` that no node has.
+            DataError: the calibration data doesn't fit the model.
+            InputError: no task was given.
+        """
+        if task is None:
+            raise InputError(
+                f"`{self.name()}` calibrates on real inputs: give a task (`--data`) whose"
+                " calibration split has what the model takes"
+            )
+        model = prepared(model)
+        left = _Left(self.leave, model.graph)
+        placement = place(model.graph, left, self.attention == "int8")
+        if not placement.layers:
+            raise ModelError(
+                f"`{self.name()}` found nothing to quantize: no convolution or linear layer with"
+                " a constant float32 weight (a float16 or float64 model must be exported in"
+                " float32); leave it out of the recipe"
+            )
+        insert(model.graph, placement, self._grids(model, placement, task), self.weight_bits)
+        common.RemoveUnusedNodesPass()(model)
+        return model
+
+    def _grids(self, model: ir.Model, placement: Placement, task: Task) -> dict[ir.Value, Grid]:
+        observed = placement.observed()
+        names = [str(value.name) for values in observed.values() for value in values]
+        total = min(self.samples, task.size("calibrate"))
+        with self.context.progress.bar("calibrate", total) as bar:
+            batches = self._batches(task)()
+            found = histograms(model, names, batches, self.calibrator != "minmax", bar)
+        return {root: self._grid(_merged(found, values)) for root, values in observed.items()}
+
+    def _batches(self, task: Task) -> Callable[[], Iterator[Arrays]]:
+        return lambda: calibration(task, self.samples, self.batch_size)
+
+    def _grid(self, seen: Histogram) -> Grid:
+        if self.activations == "asymmetric":
+            return Grid.asymmetric(*interval(seen, self.calibrator))
+        return Grid.symmetric(clipping(seen, self.calibrator))
+
+
+def _merged(found: dict[str, Histogram], values: list[ir.Value]) -> Histogram:
+    merged = Histogram()
+    for value in values:
+        merged.merge(found[str(value.name)])
+    return merged
+
+
+class _Left:
+    """Says whether a node's name matches one of the patterns of `leave`."""
+
+    def __init__(self, patterns: str, graph: ir.Graph) -> None:
+        self.patterns = [part.strip() for part in patterns.split(",") if part.strip()]
+        names = [str(node.name) for node in graph]
+        for pattern in self.patterns:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                near = nearest(pattern, names) or names[:3]
+                raise ModelError(
+                    f"`leave` names `{pattern}`, and the model has no such node;"
+                    f" the nearest are {', '.join(near)}"
+                )
+
+    def __call__(self, node: ir.Node) -> bool:
+        return any(fnmatchcase(str(node.name), pattern) for pattern in self.patterns)
