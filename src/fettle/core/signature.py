@@ -9,10 +9,15 @@ from fettle.core.arrays import TensorSpec
 
 @dataclass(frozen=True)
 class Signature:
-    """Inputs of a model (batch dimension -1) and its number of classes."""
+    """Inputs of a model (batch dimension -1) and its number of classes.
+
+    `vocabulary` is how many token ids there are: integer inputs are below it. It is 0 where no
+    input is an integer.
+    """
 
     inputs: tuple[TensorSpec, ...]
     classes: int
+    vocabulary: int = 0
 
     @property
     def image(self) -> tuple[int, int, int]:

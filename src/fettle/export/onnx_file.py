@@ -60,7 +60,7 @@ def _write(module: nn.Module, task: Task, path: Path) -> bool:
                 opset_version=OPSET,
                 input_names=list(inputs),
                 output_names=["logits"],
-                dynamic_shapes=tuple({0: Dim("batch", min=1)} for _ in tensors),
+                dynamic_shapes=_free(task),
                 verbose=False,
             )
     except ModuleNotFoundError as error:
@@ -76,6 +76,18 @@ def _write(module: nn.Module, task: Task, path: Path) -> bool:
     ir.save(program.model, path, external_data=f"{path.name}.data" if large else None)
     onnx.checker.check_model(path, full_check=True)
     return any(node.op_type == "QuantizeLinear" for node in program.model.graph)
+
+
+def _free(task: Task) -> tuple[dict[int, Dim], ...]:
+    """Return the free dimensions of each input: the batch, and whatever the signature leaves."""
+    return tuple(
+        {
+            axis: Dim("batch" if axis == 0 else f"free{axis}", min=1)
+            for axis, size in enumerate(spec.shape)
+            if size < 0
+        }
+        for spec in task.signature.inputs
+    )
 
 
 def _strip(model: ir.Model) -> None:

@@ -14,8 +14,8 @@ from fettle.models._origin import Origin
 def build(spec: str, origin: Origin) -> nn.Module:
     """Return what the function of `spec` returns.
 
-    It is called with those of `classes`, `num_classes`, `in_channels` and `in_chans` that it has
-    parameters for.
+    It is called with those of `classes`, `num_classes`, `in_channels`, `in_chans`, `vocabulary`
+    and `vocab_size` that it has parameters for. What it returns takes the task's inputs in order.
 
     Raises:
         ModelError: no such file or function, it raises, or returns something else.
@@ -26,6 +26,8 @@ def build(spec: str, origin: Origin) -> nn.Module:
         "num_classes": origin.classes,
         "in_channels": origin.in_channels,
         "in_chans": origin.in_channels,
+        "vocabulary": origin.vocabulary or None,
+        "vocab_size": origin.vocabulary or None,
     }
     accepted = inspect.signature(function).parameters
     given = {k: v for k, v in values.items() if k in accepted and v is not None}

@@ -11,12 +11,15 @@ from torch import nn
 from fettle.core.errors import MissingError, ModelError, UnknownName
 from fettle.core.shelf import INSTALL
 from fettle.core.signature import Signature
-from fettle.models import _function, _timm, _torchvision, cifar
+from fettle.models import _function, _timm, _torchvision, cifar, rnn
+from fettle.models._hf_shapes import shape_of
 from fettle.models._onnx_file import is_onnx
 from fettle.models._origin import Origin, mark
 from fettle.models._weights import load_weights
 
-FAMILIES = ("cifar", "timm", "torchvision")
+_PACKAGES = {"torchvision": "torchvision", "timm": "timm", "hf": "transformers"}
+_PUBLISHED = {"torchvision": _torchvision.build, "timm": _timm.build}
+FAMILIES = ("cifar", "hf", "rnn", "timm", "torchvision")
 
 
 def load(
@@ -30,8 +33,9 @@ def load(
     """Return the module that `spec` describes, on the CPU, in evaluation mode.
 
     Args:
-        spec: `cifar:resnet20`, `torchvision:NAME`, `timm:NAME`, `path/file.py:function`,
-            `package.module:function`, or a folder that `save` wrote.
+        spec: `cifar:resnet20`, `torchvision:NAME`, `timm:NAME`, `rnn:lstm`, `hf:bert-mini`,
+            `hf:FOLDER`, `hf:owner/name`, `path/file.py:function`, `package.module:function`, or
+            a folder that `save` wrote.
         weights: a file of weights, `.safetensors` or `.pt`.
         signature: of the task; without it the family's own classes and channels hold.
         pretrained: with the family's published weights, which may need a network.
@@ -51,7 +55,7 @@ def load(
         return _saved(Path(spec), weights)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = mark(_build(origin, pretrained), origin)
+        module = _build(origin, pretrained)
     if weights is not None:
         load_weights(module, weights)
     return module
@@ -72,24 +76,32 @@ def rebuild(origin: Origin) -> nn.Module:
         MissingError: the package of the family is not installed.
         ModelError: the model can't be built any more.
     """
-    return mark(_build(origin, pretrained=False), origin)
+    return _build(origin, pretrained=False)
 
 
 def _build(origin: Origin, pretrained: bool) -> nn.Module:
     family, _, name = origin.spec.partition(":")
     if is_onnx(origin.spec):
         raise ModelError(f"`{origin.spec}` is an ONNX graph, and a torch module was expected")
-    if family == "torchvision":
-        _need("torchvision", origin.spec)
-        return _torchvision.build(name, origin, pretrained)
-    if family == "timm":
-        _need("timm", origin.spec)
-        return _timm.build(name, origin, pretrained)
+    if family in _PACKAGES:
+        _need(_PACKAGES[family], origin.spec)
+    if family in _PUBLISHED:
+        return mark(_PUBLISHED[family](name, origin, pretrained), origin)
+    if family == "hf" and not (pretrained and shape_of(name)):
+        return mark(*_text(name, origin))
     if pretrained:
         raise ModelError(f"`{origin.spec}` has no published weights; give a file of weights")
     if family == "cifar":
-        return cifar.build(name, origin.classes or 10, origin.in_channels or 3)
-    return _own(origin, family)
+        return mark(cifar.build(name, origin.classes or 10, origin.in_channels or 3), origin)
+    if family == "rnn":
+        return mark(rnn.build(name, origin), origin)
+    return mark(_own(origin, family), origin)
+
+
+def _text(name: str, origin: Origin) -> tuple[nn.Module, Origin]:
+    from fettle.models import _hf
+
+    return _hf.build(name, origin)
 
 
 def _own(origin: Origin, family: str) -> nn.Module:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torch import nn
 
+from fettle.core.arrays import TensorSpec
 from fettle.core.errors import ModelError
 from fettle.core.signature import Signature
 
@@ -17,29 +19,50 @@ ATTRIBUTE = "fettle_origin"
 class Origin:
     """A model's specification, and the shape of the task that it was built for.
 
-    `image` is (channels, height, width). Where it is None, the family's own default holds.
+    Attributes:
+        spec: what `fettle.models.load` was given.
+        classes: how many the model tells apart; None: the family's own default holds.
+        image: channels, height and width, where the task's one input is an image.
+        inputs: of the task, where they are anything else: sequences, tokens, several.
+        vocabulary: how many token ids there are; 0 where no input is an integer.
+        config: the architecture itself, where the specification names files that may go away.
     """
 
     spec: str
     classes: int | None = None
     image: tuple[int, int, int] | None = None
+    inputs: tuple[TensorSpec, ...] = ()
+    vocabulary: int = 0
+    config: Mapping[str, Any] | None = field(default=None, hash=False)
 
     @classmethod
     def of(cls, spec: str, signature: Signature | None) -> Origin:
         """Return the origin of a model built from `spec` for `signature`."""
         if signature is None:
             return cls(spec)
-        is_image = len(signature.inputs[0].shape) == 4
-        return cls(spec, signature.classes, signature.image if is_image else None)
+        if len(signature.inputs) == 1 and len(signature.inputs[0].shape) == 4:
+            return cls(spec, signature.classes, signature.image)
+        return cls(
+            spec, signature.classes, inputs=signature.inputs, vocabulary=signature.vocabulary
+        )
 
     @property
     def in_channels(self) -> int | None:
         """Channels of the input image."""
         return self.image[0] if self.image else None
 
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether the first input holds whole numbers."""
+        return bool(self.inputs) and self.inputs[0].dtype.startswith(("int", "uint"))
+
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form."""
-        return {**asdict(self), "image": list(self.image) if self.image else None}
+        return {
+            **asdict(self),
+            "image": list(self.image) if self.image else None,
+            "inputs": [spec.to_json() for spec in self.inputs],
+        }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Origin:
@@ -48,12 +71,36 @@ class Origin:
         Raises:
             ModelError: it is no such form.
         """
-        spec, classes, image = (data.get(key) for key in ("spec", "classes", "image"))
-        numbers = [classes, *(image if isinstance(image, list) else [])]
-        sound = isinstance(spec, str) and all(n is None or isinstance(n, int) for n in numbers)
-        if not sound or (image is not None and len(numbers) != 4):
+        try:
+            origin = cls(
+                data["spec"],
+                data["classes"],
+                tuple(data["image"]) if data["image"] else None,
+                tuple(_spec(entry) for entry in data.get("inputs", ())),
+                data.get("vocabulary", 0),
+                data.get("config"),
+            )
+        except (KeyError, TypeError, AttributeError):
+            origin = cls("")
+        if not origin._is_sound():
             raise ModelError(f"an origin with spec, classes and image was expected, got {data}")
-        return cls(str(spec), classes, tuple(image) if image else None)
+        return origin
+
+    def _is_sound(self) -> bool:
+        shapes = [number for spec in self.inputs for number in spec.shape]
+        numbers = [self.vocabulary, *(self.image or ()), *shapes]
+        return (
+            isinstance(self.spec, str)
+            and self.spec != ""
+            and isinstance(self.classes, int | None)
+            and all(isinstance(number, int) for number in numbers)
+            and (self.image is None or len(self.image) == 3)
+            and isinstance(self.config, dict | None)
+        )
+
+
+def _spec(entry: Mapping[str, Any]) -> TensorSpec:
+    return TensorSpec(str(entry["name"]), str(entry["dtype"]), tuple(entry["shape"]))
 
 
 def origin_of(module: nn.Module) -> Origin:

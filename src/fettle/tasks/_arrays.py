@@ -176,5 +176,5 @@ def _with_channels(images: np.ndarray, name: str) -> np.ndarray:
         return images
     raise DataError(
         f"`{name}x` of integers expects images (n, h, w), (n, h, w, c) or (n, c, h, w), got"
-        f" {list(images.shape)}; give floats for anything else"
+        f" {list(images.shape)}; give token ids by name (`input_ids`), floats for anything else"
     )

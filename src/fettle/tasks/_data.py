@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
@@ -26,7 +26,7 @@ class Examples(Protocol):
     def __len__(self) -> int: ...
 
     def take(self, indices: np.ndarray) -> np.ndarray:
-        """Return raw examples, shape (len(indices), *shape), uint8 or float32."""
+        """Return raw examples, shape (len(indices), *shape): uint8, float32 or structured."""
 
     def digests(self) -> np.ndarray:
         """Return a hash of each example's content, uint64, shape (n,)."""
@@ -34,7 +34,7 @@ class Examples(Protocol):
 
 @dataclass(frozen=True)
 class ArrayExamples:
-    """Examples in memory: `x` (n, …) uint8 or float32, `y` (n,) int64."""
+    """Examples in memory: `x` (n, …) uint8, float32 or structured (`_named`), `y` (n,) int64."""
 
     x: np.ndarray
     y: np.ndarray
@@ -102,7 +102,10 @@ class Data:
     """A data source, read.
 
     `pool` is what splits are carved from; `test` is the source's own test set, if it has one.
-    `augment` and `shift` (pixels) are what suits training on it.
+    `augment` and `shift` (pixels) are what suits training on it. `vocabulary` is how many token
+    ids there are, where inputs are integers. `learn` makes of this data what the model gets, where
+    that has to be learned first: it is given the indices of the pool's `train` split, and it must
+    leave order, labels and contents as they are.
     """
 
     pool: Examples
@@ -112,3 +115,5 @@ class Data:
     labels: tuple[str, ...] = ()
     augment: str = "none"
     shift: int = 0
+    vocabulary: int = 0
+    learn: Callable[[np.ndarray], Data] | None = None

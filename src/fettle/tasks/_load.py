@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from fettle.core.errors import KnobError, UnknownName
 from fettle.core.shelf import SOURCES
+from fettle.tasks._data import Data
 from fettle.tasks._source import DataSource
 from fettle.tasks._task import Task
 from fettle.tasks.classification import Classification, Options
@@ -15,8 +16,8 @@ from fettle.tasks.classification import Classification, Options
 def load(text: str, *, seed: int = 0, **overrides: Any) -> Task:
     """Return the task that `text` describes.
 
-    `digits`, `npz:FILE`, `cifar10:DIR`, `imagefolder:DIR`, `torchvision:CIFAR10`,
-    `path/to/file.py:function` or `package.module:function`.
+    `digits`, `npz:FILE`, `cifar10:DIR`, `imagefolder:DIR`, `torchvision:CIFAR10`, `text:FILE.csv`,
+    `tokens:128`, `rows:digits`, `path/to/file.py:function` or `package.module:function`.
 
     Args:
         text: a data source, and after a colon where it reads.
@@ -32,7 +33,7 @@ def load(text: str, *, seed: int = 0, **overrides: Any) -> Task:
         >>> load("digits").signature.image
         (1, 8, 8)
     """
-    name, where = _source_of(text)
+    name, _ = _source_of(text)
     own = {knob.name for knob in Options.knobs()}
     known = {knob.name for knob in SOURCES.load(name).knobs()} - {"where"}
     for key in overrides:
@@ -42,8 +43,19 @@ def load(text: str, *, seed: int = 0, **overrides: Any) -> Task:
             )
     options = Options(**{k: v for k, v in overrides.items() if k in own})
     mine = {k: v for k, v in overrides.items() if k in known}
-    data = cast(DataSource, SOURCES.make(name, where=where, **mine)).read()
+    data = read_source(text, **mine)
     return data if isinstance(data, Task) else Classification(data, seed=seed, options=options)
+
+
+def read_source(text: str, **knobs: Any) -> Data | Task:
+    """Return what the source that `text` describes reads.
+
+    Raises:
+        UnknownName: no such source.
+        DataError: the data is missing, truncated, of the wrong shape, or invalid.
+    """
+    name, where = _source_of(text)
+    return cast(DataSource, SOURCES.make(name, where=where, **knobs)).read()
 
 
 def _source_of(text: str) -> tuple[str, str]:

@@ -17,6 +17,7 @@ from fettle.core.signature import Signature
 from fettle.tasks._arrays import data_of
 from fettle.tasks._augment import KINDS, Draws, augment
 from fettle.tasks._data import Data, Examples, Preprocessing
+from fettle.tasks._named import named_data, specs, unpack
 from fettle.tasks._split import FEWEST, carve, default_counts
 from fettle.tasks._task import Task
 
@@ -43,7 +44,7 @@ class Options(Plugin):
 
 
 class Classification(Task):
-    """Classification of images, or of anything with one array an example.
+    """Classification of images, of token ids, or of anything with one or several arrays an example.
 
     The splits are stratified by class and disjoint by content; a source's own test set is `test`
     in whole.
@@ -61,16 +62,22 @@ class Classification(Task):
         self._digests = data.pool.digests()
         self._own_test = data.test.digests() if data.test is not None else NONE
         self._splits = self._carve()
+        if data.learn is not None:
+            self.data = data.learn(self._splits["train"])
 
     @classmethod
     def from_arrays(
-        cls, x: np.ndarray, y: np.ndarray, classes: int | None = None, seed: int = 0
+        cls,
+        x: np.ndarray | Mapping[str, np.ndarray],
+        y: np.ndarray,
+        classes: int | None = None,
+        seed: int = 0,
     ) -> Classification:
         """Return a task on arrays in memory.
 
         Args:
-            x: uint8 images (n, h, w), (n, h, w, c) or (n, c, h, w), scaled to -1 … 1; or floats
-                of shape (n, …), taken as they are.
+            x: uint8 images (n, h, w), (n, h, w, c) or (n, c, h, w), scaled to -1 … 1; floats of
+                shape (n, …), taken as they are; or several inputs by name, integers among them.
             y: class of each example, shape (n,).
             classes: how many there are; the largest label says, when this isn't given.
             seed: of the split.
@@ -78,14 +85,18 @@ class Classification(Task):
         Raises:
             DataError: of the wrong shape, or invalid.
         """
-        return cls(data_of(x, y, classes=classes), seed=seed)
+        made = named_data if isinstance(x, Mapping) else data_of
+        return cls(made(x, y, classes=classes), seed=seed)  # type: ignore[arg-type]
 
     @property
     def signature(self) -> Signature:
         """Inputs and number of classes."""
-        raw = np.empty((0, *self.data.pool.shape))
-        shape = (-1, *self._preprocess.arrange(raw).shape[1:])
-        return Signature((TensorSpec(INPUT, "float32", shape),), self.data.classes)
+        pool, classes = self.data.pool, self.data.classes
+        if not pool.shape:
+            return Signature(specs(pool.take(np.array([0])).dtype), classes, self.data.vocabulary)
+        raw = np.empty((0, *pool.shape), np.float32)
+        shape = self._preprocess.normalise(self._preprocess.arrange(raw)).shape[1:]
+        return Signature((TensorSpec(INPUT, "float32", (-1, *shape)),), classes)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -183,6 +194,8 @@ class Classification(Task):
         return self.data.pool, self._splits[split]
 
     def _batch(self, arranged: np.ndarray, y: np.ndarray) -> Batch:
+        if arranged.dtype.names:
+            return Batch(unpack(arranged), y)
         return Batch({INPUT: self._preprocess.normalise(arranged)}, y)
 
     def _carve(self) -> dict[Split, np.ndarray]:

@@ -64,7 +64,7 @@ def _data(train: _Pair, test: _Pair, layout: str) -> Data:
 
 
 def _mosaics(folder: Path) -> tuple[_Pair, _Pair]:
-    y = read_archive(folder / "labels.npz", ("train", "test"))
+    y = read_archive(folder / "labels.npz")
     if len(y) != 2:
         raise DataError(f"`{folder / 'labels.npz'}` is expected to hold `train` and `test`")
     train = np.concatenate([read_mosaic(folder / f"train_{i}.webp") for i in range(5)])

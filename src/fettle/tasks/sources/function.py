@@ -2,11 +2,13 @@
 
 The function takes nothing and returns a `Task`, one data set, or a pair of them (train, test). A
 data set has a length and gives `(x, y)` by index: `x` an array, a torch tensor or a Pillow image,
-all of one shape, `y` a whole number. It is read into memory.
+all of one shape, or a mapping of several such inputs by name; `y` a whole number. It is read into
+memory.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +18,11 @@ from fettle.core.errors import DataError
 from fettle.core.usercode import find_function
 from fettle.tasks._arrays import data_of
 from fettle.tasks._data import Data
+from fettle.tasks._named import named_data
 from fettle.tasks._source import DataSource
 from fettle.tasks._task import Task
+
+_SOLE = ""  # what an example's one input without a name is called here
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +42,15 @@ class Function(DataSource):
             return made
         if isinstance(made, tuple) and len(made) == 2:
             train, test = (_arrays(part, spec) for part in made)
-            return data_of(*train, test)
-        return data_of(*_arrays(made, spec))
+            return _data(*train, test)
+        return _data(*_arrays(made, spec))
 
 
-def _arrays(dataset: Any, spec: str) -> tuple[np.ndarray, np.ndarray]:
+def _data(x: Any, y: np.ndarray, test: tuple[Any, np.ndarray] | None = None) -> Data:
+    return (named_data if isinstance(x, dict) else data_of)(x, y, test)
+
+
+def _arrays(dataset: Any, spec: str) -> tuple[Any, np.ndarray]:
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
         raise DataError(
             f"`{spec}` is expected to return a task, a data set with a length and `(x, y)` by"
@@ -49,14 +58,27 @@ def _arrays(dataset: Any, spec: str) -> tuple[np.ndarray, np.ndarray]:
         )
     try:
         pairs = [dataset[i] for i in range(len(dataset))]
-        x = [np.asarray(pair[0]) for pair in pairs]
+        x = [_named(pair[0]) for pair in pairs]
         y = np.array([int(pair[1]) for pair in pairs])
     except Exception as error:
         raise DataError(
             f"the data set of `{spec}` is expected to give `(x, y)` for every index below its"
             f" length; {type(error).__name__}: {error}"
         ) from error
-    shapes = {array.shape for array in x}
+    names = list(x[0]) if x else []
+    if any(list(example) != names for example in x):
+        raise DataError(f"every example of `{spec}` was expected to have the same inputs, {names}")
+    arrays = {name: _stacked([example[name] for example in x], spec) for name in names}
+    return (arrays[_SOLE] if names == [_SOLE] else arrays), y
+
+
+def _named(x: Any) -> dict[str, np.ndarray]:
+    inputs = x if isinstance(x, Mapping) else {_SOLE: x}
+    return {str(name): np.asarray(value) for name, value in inputs.items()}
+
+
+def _stacked(arrays: list[np.ndarray], spec: str) -> np.ndarray:
+    shapes = {array.shape for array in arrays}
     if len(shapes) != 1:
         raise DataError(f"examples of one shape were expected from `{spec}`, got {sorted(shapes)}")
-    return np.stack(x), y
+    return np.stack(arrays)
