@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.fx import GraphModule, symbolic_trace
 
+from fettle import models
 from fettle.compress import Technique
 from fettle.core.context import Context
 from fettle.core.errors import ModelError
@@ -125,9 +126,8 @@ def _teacher() -> nn.Module:
 
 def _new_teacher() -> nn.Module:
     """Return a teacher in training mode, whose weights want gradients."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(7)
-        return nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).train()
+    signature = sample().task.signature
+    return models.load("cifar:resnet8x0.5", signature=signature, seed=7).train()
 
 
 def _outputs(module: nn.Module, n: int) -> torch.Tensor:
