@@ -82,3 +82,21 @@ def constant_of(value: ir.Value | None) -> np.ndarray | None:
         attribute = producer.attributes.get("value")
         return attribute.as_tensor().numpy() if attribute is not None else None
     return None
+
+
+def only_quantized(value: ir.Value) -> bool:
+    """Say whether quantizers are all that reads `value`."""
+    readers = [usage.node for usage in value.uses()]
+    quantizes = bool(readers) and all(node.op_type == "QuantizeLinear" for node in readers)
+    return quantizes and not value.is_graph_output()
+
+
+def weighted_nodes(graph: ir.Graph) -> Iterator[ir.Node]:
+    """Yield the convolutions and linear layers of `graph` whose weight is quantized, in order."""
+    for node in graph:
+        if node.op_type not in {"Conv", "Gemm", "MatMul", "ConvTranspose"}:
+            continue
+        weight = node.inputs[1].producer() if node.inputs[1] is not None else None
+        quantized = weight is not None and weight.op_type == "DequantizeLinear"
+        if quantized and weight is not None and constant_of(weight.inputs[0]) is not None:
+            yield node

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fettle.core.errors import ModelError
-from fettle.core.shelf import PASSES
+from fettle.core.recipe import parse_step
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -16,9 +16,13 @@ if TYPE_CHECKING:
 def lowered(model: Path, lowering: Sequence[str]) -> Path | bytes:
     """Return `model` itself when nothing is to be lowered, else the bytes of the lowered graph.
 
+    Each step of `lowering` is a pass with its knobs: `graph.lower_float(nodes='a,b')`.
+
     Raises:
         ModelError: the file is missing, or no ONNX model.
         UnknownName: a pass that doesn't exist.
+        RecipeError: a step that doesn't parse.
+        KnobError: a knob that doesn't exist.
     """
     if not model.is_file():
         raise ModelError(f"the ONNX file {model} was expected and is not there")
@@ -28,7 +32,7 @@ def lowered(model: Path, lowering: Sequence[str]) -> Path | bytes:
 
     graph = _load(model)
     for name in lowering:
-        graph = PASSES.make(name)(graph)  # type: ignore[operator]  # every pass is callable
+        graph = parse_step(name)(graph)  # type: ignore[operator]  # every pass is callable
     return ir.to_proto(graph).SerializeToString()  # type: ignore[no-any-return]
 
 

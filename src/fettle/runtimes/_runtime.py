@@ -42,6 +42,15 @@ class LayerPrecision:
         return self.op not in _MOVES
 
 
+@dataclass(frozen=True)
+class LayerTime:
+    """How long one layer of the running engine takes, in order of execution."""
+
+    name: str
+    op: str
+    ms: float
+
+
 class Session(ABC):
     """A model, loaded and ready to run; thread-safe where the engine is."""
 
@@ -58,6 +67,11 @@ class Session(ABC):
 
     def layers(self) -> list[LayerPrecision]:
         """Return what each layer really runs in; empty when the engine doesn't tell."""
+        return []
+
+    def layer_times(self, inputs: Arrays, runs: int = 20) -> list[LayerTime]:
+        """Return the median time of each layer over `runs`; empty when the engine doesn't tell."""
+        del inputs, runs
         return []
 
     @abstractmethod

@@ -6,12 +6,15 @@ Floating-point layers run in f32. INT8 is fast on x86 only after a lowering of t
 
 from __future__ import annotations
 
+import json
 import tempfile
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx
 import onnxruntime as ort
 
@@ -19,7 +22,7 @@ from fettle.core.arrays import Arrays, TensorSpec
 from fettle.core.errors import ModelError
 from fettle.core.machine import usable_threads
 from fettle.runtimes._lowering import lowered
-from fettle.runtimes._runtime import LayerPrecision, Runtime, Session, match_inputs
+from fettle.runtimes._runtime import LayerPrecision, LayerTime, Runtime, Session, match_inputs
 
 if TYPE_CHECKING:
     from torch import nn
@@ -76,6 +79,19 @@ class OrtSession(Session):
             optimized = onnx.load(options.optimized_model_filepath)
         return [_layer(node) for node in optimized.graph.node]
 
+    def layer_times(self, inputs: Arrays, runs: int = 20) -> list[LayerTime]:
+        """Read the time of each kernel from onnxruntime's own profile of a second session."""
+        inputs = match_inputs(self.inputs, inputs)
+        with tempfile.TemporaryDirectory() as folder:
+            options = _options(self._threads)
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(folder) / "profile")
+            session = _load(self._model, options)
+            for _ in range(runs):
+                session.run(None, inputs)
+            events = json.loads(Path(session.end_profiling()).read_text())
+        return _times(events)
+
     def close(self) -> None:
         """Drop the session."""
         del self._session
@@ -101,6 +117,18 @@ def _load(model: Path | bytes, options: ort.SessionOptions) -> ort.InferenceSess
 def _spec(value: ort.NodeArg) -> TensorSpec:
     shape = tuple(d if isinstance(d, int) else -1 for d in value.shape)
     return TensorSpec(value.name, _DTYPES.get(value.type, value.type), shape)
+
+
+def _times(events: list[dict[str, Any]]) -> list[LayerTime]:
+    """Return each kernel's median in the order of the first run."""
+    spent: dict[str, list[float]] = defaultdict(list)
+    ops: dict[str, str] = {}
+    for event in events:
+        name, end, _ = event["name"].rpartition("_kernel_time")
+        if event.get("cat") == "Node" and end:
+            spent[name].append(event["dur"] / 1000)  # microseconds
+            ops[name] = event["args"]["op_name"]
+    return [LayerTime(name, ops[name], float(np.median(ms))) for name, ms in spent.items()]
 
 
 def _layer(node: onnx.NodeProto) -> LayerPrecision:

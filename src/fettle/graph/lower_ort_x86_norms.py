@@ -1,0 +1,84 @@
+"""Keep onnxruntime from fusing residual additions into its slow SkipLayerNormalization.
+
+What it does: an Add whose sum goes into a LayerNormalization is written as Sum, which is the same
+addition but isn't fused; and where a residual reads a tensor that was quantized for a linear layer,
+it reads the float tensor instead, which is closer to the model and saves a conversion.
+
+onnxruntime's fused kernel takes several times as long as its Add and LayerNormalization apart
+(170 against 35 µs for 128 × 256, one thread). `disabled_optimizers=["SkipLayerNormFusion"]` does
+the same for a session, but a session's options are nothing that a bundle can carry or prove.
+
+When to use it: never by hand, and after `graph.lower_ort_x86`.
+
+Expected effect: 1.3–1.4 × on a BERT-shaped encoder in INT8.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from fettle.core.errors import ModelError
+from fettle.core.machine import Machine
+from fettle.graph._pass import GraphPass
+
+if TYPE_CHECKING:
+    from fettle.tasks import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class LowerOrtX86Norms(GraphPass):
+    """Residual additions before layer norms left apart."""
+
+    lowers_for = "onnxruntime"
+
+    @classmethod
+    def suits(cls, machine: Machine) -> bool:
+        """Say whether this is an x86 processor."""
+        return machine.is_x86
+
+    def requires(self, model: ir.Model) -> None:
+        """Refuse a model without quantized activations."""
+        if not any(node.op_type == "QuantizeLinear" for node in model.graph):
+            raise ModelError(
+                f"`{self.name()}` is for quantized models, and this one is not; quantize it first"
+            )
+
+    def apply(self, model: ir.Model, task: Task | None) -> ir.Model:
+        """Rewrite every residual addition in front of a layer norm."""
+        del task
+        for node in list(model.graph):
+            if node.op_type == "Add" and _normed(node):
+                _keep_apart(model.graph, node)
+        return model
+
+
+def _normed(node: ir.Node) -> bool:
+    readers = [usage.node for usage in node.outputs[0].uses()]
+    return any(reader.op_type == "LayerNormalization" for reader in readers)
+
+
+def _keep_apart(graph: ir.Graph, add: ir.Node) -> None:
+    inputs = [_float_of(value) for value in add.inputs]
+    total = ir.node("Sum", inputs, name=add.name)
+    value, old = total.outputs[0], add.outputs[0]
+    value.type, value.shape = old.type, old.shape
+    graph.insert_before(add, total)
+    name = old.name
+    old.replace_all_uses_with(value, replace_graph_outputs=True)
+    graph.remove(add, safe=True)
+    value.name = name
+
+
+def _float_of(value: ir.Value | None) -> ir.Value | None:
+    """Return the tensor as it was before it was quantized for others."""
+    dequantize = value.producer() if value is not None else None
+    if dequantize is None or dequantize.op_type != "DequantizeLinear":
+        return value
+    integers = dequantize.inputs[0]
+    quantize = integers.producer() if integers is not None else None
+    if quantize is None or quantize.op_type != "QuantizeLinear":
+        return value
+    return quantize.inputs[0]

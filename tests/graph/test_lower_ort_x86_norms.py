@@ -1,0 +1,79 @@
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+
+from fettle.core.errors import ModelError
+from fettle.core.machine import Machine
+from fettle.core.shelf import PASSES
+
+F = np.float32
+RNG = np.random.default_rng(0)
+X = RNG.normal(0, 1, (2, 6, 16)).astype(F)
+
+
+def lowered(graph):
+    result = PASSES.make("graph.lower_ort_x86_norms")(graph.ir)
+    onnx.checker.check_model(ir.to_proto(result), full_check=True)
+    return result
+
+
+def encoder(build, residual="x", normed=True):
+    """x + linear(x), then a layer norm."""
+    held = {
+        "s": F(0.03),
+        "z": np.array(0, np.int8),
+        "w": RNG.normal(0, 0.3, (16, 16)).astype(F),
+        "g": RNG.uniform(0.5, 2, 16).astype(F),
+        "o": RNG.normal(0, 1, 16).astype(F),
+    }
+    last = ("LayerNormalization", ["r", "g", "o"], ["y"]) if normed else ("Relu", ["r"], ["y"])
+    return build(
+        [("QuantizeLinear", ["x", "s", "z"], ["q"]), ("DequantizeLinear", ["q", "s", "z"], ["a"]),
+         ("MatMul", ["a", "w"], ["m"]), ("Add", ["m", residual], ["r"]), last],
+        held, inputs={"x": [2, 6, 16]},
+    )  # fmt: skip
+
+
+def operators(model, folder):
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(folder / "o.onnx")
+    proto = model if isinstance(model, onnx.ModelProto) else ir.to_proto(model)
+    ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return {node.op_type for node in onnx.load(folder / "o.onnx").graph.node}
+
+
+def test_the_sum_is_the_same_and_is_not_fused(build, run, tmp_path):
+    graph = encoder(build)
+    assert "SkipLayerNormalization" in operators(graph.proto, tmp_path)
+    result = lowered(graph)
+    assert "SkipLayerNormalization" not in operators(result, tmp_path)
+    np.testing.assert_array_equal(run(result, {"x": X})["y"], run(graph.proto, {"x": X})["y"])
+
+
+def test_the_residual_is_read_before_it_is_quantized(build, run):
+    graph = encoder(build, residual="a")
+    found = run(lowered(graph), {"x": X})["y"]
+    held = {t.name: onnx.numpy_helper.to_array(t) for t in graph.proto.graph.initializer}
+    a = np.clip(np.rint(X.astype(float) / held["s"]), -128, 127) * held["s"]
+    r = a @ held["w"] + X
+    scaled = (r - r.mean(-1, keepdims=True)) / np.sqrt(r.var(-1, keepdims=True) + 1e-5)
+    np.testing.assert_allclose(found, scaled * held["g"] + held["o"], atol=1e-4)
+
+
+def test_an_addition_before_anything_else_is_kept(build):
+    kinds = [node.op_type for node in lowered(encoder(build, normed=False)).graph]
+    assert "Sum" not in kinds
+    assert "Add" in kinds
+
+
+def test_a_float_model_is_refused(build):
+    with pytest.raises(ModelError, match="quantize it first"):
+        lowered(build([("Relu", ["x"], ["y"])]))
+
+
+def test_it_suits_any_x86():
+    cls = PASSES.load("graph.lower_ort_x86_norms")
+    assert cls.suits(Machine("cpu", "x86_64", (), 1))
+    assert not cls.suits(Machine("cpu", "aarch64", (), 1))
