@@ -63,9 +63,10 @@ class Measuring:
         trial.session = session if trial.refused is None else None
 
     def _lowering(self, trial: Trial) -> tuple[str, ...]:
-        if not isinstance(trial.model, Path) or trial.precision != "int8":
+        if not trial.is_lowered:
             return ()
         model = trial.model
+        assert isinstance(model, Path)
 
         def choose() -> dict[str, Any]:
             chosen, tried = choose_lowering(model, trial.runtime, self._inputs(32))

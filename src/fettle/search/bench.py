@@ -16,6 +16,7 @@ from fettle.measure.memory import peak_memory
 from fettle.runtimes import Runtime, Session
 from fettle.search._result import machine_json
 from fettle.search._smoke import fault_of
+from fettle.search._trial import precision_of
 from fettle.search.subject import Subject
 
 
@@ -116,7 +117,7 @@ def _blank_row(entry: _Entry, batch: int, refused: str | None) -> dict[str, Any]
     return {
         "subject": entry.subject.name,
         "runtime": str(entry.runtime.but(threads=0)),
-        "precision": "int8" if entry.subject.quantized else entry.runtime.precision,
+        "precision": _precision(entry),
         "batch": batch,
         "threads": entry.runtime.threads or usable_threads(),
         "latency_ms": None,
@@ -126,6 +127,12 @@ def _blank_row(entry: _Entry, batch: int, refused: str | None) -> dict[str, Any]
         "lowering": list(entry.lowering),
         "refused": refused,
     }
+
+
+def _precision(entry: _Entry) -> str:
+    if entry.runtime.takes != "onnx":
+        return entry.runtime.precision
+    return precision_of(entry.subject.path, entry.runtime)
 
 
 def _time(

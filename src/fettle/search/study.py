@@ -21,7 +21,7 @@ from fettle.runtimes import Runtime
 from fettle.search._measuring import Measuring
 from fettle.search._result import Findings, metric_of, result_of
 from fettle.search._sealing import seal
-from fettle.search._trial import Trial, is_quantized, name_of
+from fettle.search._trial import Trial, name_of, precision_of
 from fettle.search.workshop import Workshop
 
 
@@ -109,10 +109,9 @@ class Study:
 
     def _trials_of(self, candidate: Candidate) -> list[Trial]:
         made = self.workshop.make(candidate.recipe)
-        quantized = is_quantized(made.path)
         trials = []
         for runtime in self._runtimes(candidate.recipe):
-            precision = "int8" if quantized else runtime.precision
+            precision = precision_of(made.path, runtime)
             name = candidate.name if candidate.recipe.steps else ""
             name = name or name_of(candidate.recipe, precision)
             recipe = candidate.recipe.on(runtime)

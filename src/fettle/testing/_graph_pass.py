@@ -21,7 +21,7 @@ from fettle.testing._sample import sample
 
 
 class GraphPassContract(PluginContract):
-    """What a graph pass keeps, tried on an FP32 model, its int8 master and a trivial graph."""
+    """What a graph pass keeps, tried on an FP32 model, its int8 forms and a trivial graph."""
 
     shelf = PASSES
 
@@ -30,7 +30,7 @@ class GraphPassContract(PluginContract):
         made = self.load(name)()
         assert isinstance(made, GraphPass)
         found = []
-        for path in (sample().onnx, sample().master):
+        for path in _models():
             try:
                 found.append((path, made(ir.load(path), sample().task)))
             except ModelError:
@@ -38,8 +38,8 @@ class GraphPassContract(PluginContract):
         return found
 
     def test_takes_some_model(self, name: str) -> None:
-        """Either the FP32 model or the int8 master suits it."""
-        assert self.rewritten(name), f"{name} refuses both the FP32 model and the int8 master"
+        """The FP32 model, its int8 master or its weight-only form suits it."""
+        assert self.rewritten(name), f"{name} refuses the FP32 model and every form of it"
 
     def test_refuses_or_keeps_a_graph_without_weights(self, name: str) -> None:
         """A model with nothing to rewrite is refused with a ModelError, or left valid."""
@@ -82,11 +82,15 @@ class GraphPassContract(PluginContract):
         """A refusal says which pass refuses."""
         made = self.load(name)()
         assert isinstance(made, GraphPass)
-        for path in (sample().onnx, sample().master):
+        for path in _models():
             try:
                 made.requires(ir.load(path))
             except ModelError as error:
                 assert name in str(error)  # noqa: PT017  (whether it raises is its own choice)
+
+
+def _models() -> tuple[Path, ...]:
+    return sample().onnx, sample().master, sample().weight_only
 
 
 def _identity() -> onnx.ModelProto:

@@ -8,12 +8,13 @@ from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import torch
 from torch import nn
 
 from fettle import models, tasks
 from fettle.core.arrays import Arrays, rows
-from fettle.core.shelf import TECHNIQUES
+from fettle.core.shelf import PASSES, TECHNIQUES
 from fettle.export import export_onnx
 from fettle.tasks import Task
 from fettle.train import FitPlan, fit
@@ -57,6 +58,14 @@ class Sample:
         """The symmetric int8 master that `quantize.static` makes of it."""
         quantize = TECHNIQUES.make("quantize.static")
         return self.exported(quantize(self.module, self.task), "int8")  # type: ignore[operator]
+
+    @cached_property
+    def weight_only(self) -> Path:
+        """The FP32 model with its linear layer's weights in int8."""
+        made = PASSES.make("graph.weight_only")(ir.load(self.onnx))  # type: ignore[operator]
+        path = self.folder / "weight_only.onnx"
+        ir.save(made, path)
+        return path
 
     @cached_property
     def expected(self) -> np.ndarray:
