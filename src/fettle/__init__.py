@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from fettle.compress.quantize.in_process import quantize_dynamic, quantize_static
     from fettle.core.bundle import Bundle
     from fettle.core.context import Context
     from fettle.core.recipe import Recipe
@@ -33,6 +34,8 @@ _HOMES = {
     "Verdict": "core.verdict",
     "compress": "search.compress",
     "demo": "search.demo",
+    "quantize_dynamic": "compress.quantize.in_process",
+    "quantize_static": "compress.quantize.in_process",
     "sparsity": "measure.sparsity",
     "study": "search.compress",
 }
@@ -48,6 +51,8 @@ __all__ = [
     "Verdict",
     "compress",
     "demo",
+    "quantize_dynamic",
+    "quantize_static",
     "sparsity",
     "study",
 ]

@@ -6,13 +6,13 @@ q = clamp(round(x / scale), −128, 127), x ≈ q · scale. Every zero point is 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.export import Dim
+from torch.export import Dim, ShapesCollection
 from torch.fx import GraphModule
 from torchao.quantization.pt2e import (
     FakeQuantize,
@@ -107,7 +107,21 @@ def convert(prepared: GraphModule) -> GraphModule:
     fold_norms(prepared)
     with quiet():
         converted: GraphModule = convert_pt2e(prepared)
+    _drop_unread(converted)
     return converted
+
+
+def count_quantized(graph: GraphModule) -> int:
+    """Return how many tensors of a converted graph are quantized."""
+    return sum("quantize_per" in str(node.target) for node in graph.graph.nodes)
+
+
+def _drop_unread(graph: GraphModule) -> None:
+    """Drop the float weights that the int8 ones replace: torchao leaves them in the module."""
+    read = {str(node.target) for node in graph.graph.nodes if node.op == "get_attr"}
+    for name in [n for n, _ in graph.named_parameters(remove_duplicate=False) if n not in read]:
+        owner, _, leaf = name.rpartition(".")
+        delattr(graph.get_submodule(owner), leaf)
 
 
 @contextmanager
@@ -118,19 +132,38 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def capture(model: nn.Module, inputs: Inputs) -> GraphModule:
+def capture(
+    model: nn.Module,
+    inputs: Inputs,
+    named: Mapping[str, Tensor] | None = None,
+    strict: bool = False,
+) -> GraphModule:
     """Return the graph of `model` in evaluation mode, for any batch size.
+
+    Args:
+        model: put into evaluation mode.
+        inputs: example arguments by position, batch first.
+        named: example arguments by name.
+        strict: capture through TorchDynamo, which some of torchao's quantizers need.
 
     Raises:
         ModelError: torch.export can't capture it.
     """
     model.eval()
-    if len(inputs[0]) == 1:  # a batch of 1 would be taken for a constant
-        inputs = tuple(torch.cat([tensor, tensor]) for tensor in inputs)
-    shapes = tuple({0: Dim.DYNAMIC} for _ in inputs)
+    inputs = tuple(map(_two, inputs))
+    named = {name: _two(tensor) for name, tensor in (named or {}).items()}
+    shapes: Any = ShapesCollection()  # type: ignore[no-untyped-call]
+    for tensor in (*inputs, *named.values()):
+        shapes[tensor] = {0: Dim.DYNAMIC}
     try:
         with quiet():
-            module = torch.export.export(model, inputs, dynamic_shapes=shapes).module()
+            module = torch.export.export(
+                model,
+                inputs,
+                named,
+                dynamic_shapes=shapes.dynamic_shapes(model, inputs, named),
+                strict=strict,
+            ).module()
     except Exception as error:  # torch.export raises whatever the model's own code provokes
         raise ModelError(
             "the model can't be captured as a graph, which quantization needs;"
@@ -139,6 +172,11 @@ def capture(model: nn.Module, inputs: Inputs) -> GraphModule:
         ) from error
     assert isinstance(module, GraphModule)
     return module
+
+
+def _two(tensor: Tensor) -> Tensor:
+    """Return a batch of at least two: one example would be taken for a constant."""
+    return torch.cat([tensor, tensor]) if len(tensor) == 1 else tensor
 
 
 def _refuse_nothing(prepared: GraphModule) -> None:
