@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from fettle.graph._constants import set_type
 from fettle.graph._pairs import lowest, node_before, quantized_again, quantized_constant
 from fettle.graph._quantized import constant_of, only_quantized
 
@@ -97,7 +98,8 @@ def _hard_gate(
     assert source is not None
     shift = quantized_constant(graph, beta / alpha, node, zero, f"{name}_shift")
     moved = node_before(graph, node, "Add", [source, shift], f"{name}_shifted")
-    moved.type, moved.shape = source.type, source.shape
+    set_type(moved, source)
+    moved.shape = source.shape
     step = 1 / _STEPS
     return quantized_again(graph, moved, node, (step / alpha, step), lowest(zero))
 
@@ -117,7 +119,8 @@ def _replace_quantized(graph: ir.Graph, node: ir.Node, gate: ir.Value) -> bool:
 
 
 def _replace(graph: ir.Graph, node: ir.Node, value: ir.Value) -> bool:
-    value.type, value.shape = node.outputs[0].type, node.outputs[0].shape
+    set_type(value, node.outputs[0])
+    value.shape = node.outputs[0].shape
     node.outputs[0].replace_all_uses_with(value)
     graph.remove(node, safe=True)
     return True

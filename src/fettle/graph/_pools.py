@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from fettle.graph._constants import set_type
 from fettle.graph._pairs import node_before
 from fettle.graph._quantized import constant_of
 
@@ -32,13 +33,15 @@ def _pool(graph: ir.Graph, mean: ir.Node) -> bool:
     held = node_before(graph, mean, "DequantizeLinear", [integers, *numbers], f"{name}_d")
     shape = source.shape
     assert shape is not None
-    pooled.type = held.type = mean.outputs[0].type
-    integers.type = quantize.outputs[0].type
+    set_type(integers, quantize.outputs[0])
+    for value in (pooled, held):
+        set_type(value, source)
     for value in (pooled, integers, held):
         value.shape = ir.Shape([*shape[:2], 1, 1])
     if not _keeps(mean):
         held = node_before(graph, mean, "Flatten", [held], f"{name}_flat", {"axis": 1})
-        held.type, held.shape = mean.outputs[0].type, ir.Shape(list(shape[:2]))
+        set_type(held, source)
+        held.shape = ir.Shape(list(shape[:2]))
     mean.outputs[0].replace_all_uses_with(held)
     graph.remove(mean, safe=True)
     return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from fettle.graph._constants import add_constant
+from fettle.graph._constants import add_constant, set_type
 from fettle.graph._quantized import constant_of
 
 
@@ -63,7 +63,7 @@ def _widen_input(graph: ir.Graph, conv: ir.Node, index: int, more: dict[int, int
     ]
     copy = ir.node("DequantizeLinear", [wide, *rest], dict(node.attributes), name=name)
     copy.outputs[0].name = f"{name}_float"
-    copy.outputs[0].type = value.type
+    set_type(copy.outputs[0], value)
     graph.insert_before(conv, copy)
     conv.replace_input_with(index, copy.outputs[0])
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from fettle.graph._constants import add_constant
+from fettle.graph._constants import add_constant, set_type
 from fettle.graph._quantized import constant_of
 from fettle.graph._weights import group_of, stored_weight, widened
 
@@ -68,7 +68,8 @@ def _widen_input(graph: ir.Graph, conv: ir.Node) -> bool:
     pads = add_constant(graph, f"{name}_pads", np.array([0, 0, 0, 0, 0, more, 0, 0], np.int64))
     fill = add_constant(graph, f"{name}_fill", zero.reshape(()))
     pad = ir.node("Pad", [integers, pads, fill], name=name)
-    pad.outputs[0].name, pad.outputs[0].type = name, integers.type
+    pad.outputs[0].name = name
+    set_type(pad.outputs[0], integers)
     graph.insert_before(dequantize, pad)
     dequantize.replace_input_with(0, pad.outputs[0])
     dequantize.outputs[0].shape = None

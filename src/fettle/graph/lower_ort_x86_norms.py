@@ -22,6 +22,7 @@ import onnx_ir as ir
 
 from fettle.core.errors import ModelError
 from fettle.core.machine import Machine
+from fettle.graph._constants import set_type
 from fettle.graph._pass import GraphPass
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def _keep_apart(graph: ir.Graph, add: ir.Node) -> None:
     inputs = [_float_of(value) for value in add.inputs]
     total = ir.node("Sum", inputs, name=add.name)
     value, old = total.outputs[0], add.outputs[0]
-    value.type, value.shape = old.type, old.shape
+    set_type(value, old)
+    value.shape = old.shape
     graph.insert_before(add, total)
     name = old.name
     old.replace_all_uses_with(value, replace_graph_outputs=True)
