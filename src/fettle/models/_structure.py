@@ -3,7 +3,7 @@
 Structured pruning changes shapes of parameters and whole numbers such as `out_channels`, and
 never the code. Both are recorded by the path of each submodule; put into a freshly built network
 of the same origin, they make it take the pruned weights. A submodule may also be gone, or be
-replaced by `nn.Identity`, as removing blocks does.
+replaced by `nn.Identity` or `Bypass`, as removing blocks does.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fettle.core.errors import ModelError
+from fettle.models.bypass import Bypass
 
 Structure = dict[str, dict[str, Any]]
 _MOST_ELEMENTS = 2**36
@@ -75,14 +76,20 @@ def _match_tree(module: nn.Module, wanted: Mapping[str, Mapping[str, Any]]) -> N
         parent, _, leaf = path.rpartition(".")
         if path and path not in wanted:
             _drop(module, parent, leaf)
-        elif wanted[path]["class"] == "Identity" and not isinstance(part, nn.Identity):
-            module.get_submodule(parent)._modules[leaf] = nn.Identity()
+        elif path and (stand_in := _stand_in(wanted[path], part)):
+            module.get_submodule(parent)._modules[leaf] = stand_in
     paths = {path for path, _ in module.named_modules(remove_duplicate=False)}
     if strange := sorted(set(wanted) - paths):
         raise ModelError(
             f"the recorded structure has parts that this architecture lacks: {strange[:3]};"
             " rebuild the model that it was recorded from"
         )
+
+
+def _stand_in(wanted: Mapping[str, Any], part: nn.Module) -> nn.Module | None:
+    """Return what takes the place of a removed block, or None where the block stays."""
+    made = {"Identity": nn.Identity, "Bypass": Bypass}.get(wanted["class"])
+    return made() if made and type(part).__name__ != wanted["class"] else None
 
 
 def _drop(module: nn.Module, parent: str, leaf: str) -> None:

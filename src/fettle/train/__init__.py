@@ -1,5 +1,6 @@
 """One plain fit loop: mixed precision, several devices, checkpoint and resume, progress."""
 
+from fettle.train._tensors import device_of, first_output, inputs_of
 from fettle.train.evaluate import accuracy, predict
 from fettle.train.fit import fit
 from fettle.train.history import EpochRecord, History
@@ -12,7 +13,10 @@ __all__ = [
     "History",
     "Hooks",
     "accuracy",
+    "device_of",
+    "first_output",
     "fit",
+    "inputs_of",
     "keep_mode",
     "predict",
     "switch_mode",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fettle.tasks import Task
-from fettle.train._tensors import device_of, inputs_of
+from fettle.train import device_of, inputs_of
 
 
 class _Sums:

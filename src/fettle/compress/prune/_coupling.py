@@ -20,7 +20,7 @@ from torch_pruning.dependency.dependency import Dependency
 
 from fettle.compress.prune._shortcut import ShortcutPruner
 from fettle.models.cifar import Shortcut
-from fettle.train._tensors import first_output
+from fettle.train import first_output
 
 _TYPES = tp.ops.OPTYPE
 _RENUMBERING = (_TYPES.RESHAPE, _TYPES.EXPAND, _TYPES.SLICE)

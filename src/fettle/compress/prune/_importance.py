@@ -13,6 +13,8 @@ the group's mean, so that groups can be compared.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -21,7 +23,7 @@ from torch import Tensor, nn
 
 from fettle.compress.prune._groups import Group
 from fettle.tasks import Task
-from fettle.train._tensors import device_of, first_output, inputs_of
+from fettle.train import device_of, first_output, inputs_of
 
 KINDS = ("l2", "l1", "taylor", "fpgm", "bn_scale", "random")
 
@@ -37,6 +39,16 @@ def scorer(kind: str) -> Any:
         "random": lambda: lambda group: torch.rand(len(group[0].idxs)),
     }
     return makers[kind]()
+
+
+def scores_of(groups: Iterable[Group], how: Any) -> dict[str, Tensor]:
+    """Return the scores of each group by its root, without groups whose channels don't match."""
+    scores: dict[str, Tensor] = {}
+    for group in groups:
+        with suppress(IndexError, RuntimeError):  # a width that its layers don't have: mixers
+            if group.width % group.chunks == 0:
+                scores[group.root] = score(group, how)
+    return scores
 
 
 def score(group: Group, how: Any) -> Tensor:

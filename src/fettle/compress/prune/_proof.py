@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from fettle.compress.prune._groups import ChannelGraph, Group
 from fettle.compress.prune._neutral import Neutral
-from fettle.train._tensors import first_output
+from fettle.train import first_output
 
 Removal = Mapping[str, list[int]]
 _ROUNDING, _NOISE = 1e-2, 1e-5  # of the effect, and of the outputs themselves
@@ -190,7 +190,8 @@ def _randomise(model: nn.Module) -> None:
     for name, tensor in _floats(model):
         if tensor.ndim > 1:
             fan = max(tensor[0].numel(), 1)
-            fresh = torch.randn(tensor.shape, generator=generator) * (2 / fan) ** 0.5
+            gain = 0.5 if tensor.ndim == 2 else 2  # no norm holds transformers' sums down here
+            fresh = torch.randn(tensor.shape, generator=generator) * (gain / fan) ** 0.5
         elif tensor.ndim == 1:
             fresh = torch.rand(tensor.shape, generator=generator) + 0.5
         else:

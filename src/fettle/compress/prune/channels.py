@@ -23,7 +23,7 @@ arXiv 1708.06519).
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -32,15 +32,15 @@ from torch import nn
 
 from fettle.compress._technique import Technique, example_tensors
 from fettle.compress.prune._bn import restimate
-from fettle.compress.prune._groups import WEIGHTED, ChannelGraph
-from fettle.compress.prune._importance import KINDS, gather_gradients, score, scorer
+from fettle.compress.prune._groups import WEIGHTED, ChannelGraph, Group
+from fettle.compress.prune._importance import KINDS, gather_gradients, scorer, scores_of
 from fettle.compress.prune._proof import provable
 from fettle.compress.prune._ranking import Ranking
 from fettle.compress.prune._tuning import FineTuned
 from fettle.core.errors import ModelError
 from fettle.core.knobs import Choice, Range
 from fettle.tasks import Task
-from fettle.train._tensors import device_of
+from fettle.train import device_of
 
 _GRADIENT_BATCHES, _BATCH = 8, 128
 
@@ -123,6 +123,7 @@ def remove_channels(
     importance: str,
     ranking: Ranking,
     original: dict[str, int] | None = None,
+    only: Callable[[Group], bool] = lambda _: True,
 ) -> tuple[Mapping[str, list[int]], Mapping[str, list[int]]]:
     """Remove the weakest `ratio` of channels from `model`, in place.
 
@@ -135,6 +136,7 @@ def remove_channels(
         importance: a kind of `_importance`.
         ranking: which are compared, and to what they are rounded.
         original: widths at first by group; filled in the first round, kept between rounds.
+        only: says whether a group may lose channels.
 
     Returns:
         By the path of each group's root the channels that were to go, and those that went.
@@ -143,12 +145,11 @@ def remove_channels(
         ModelError: the model has no width that can change.
     """
     graph, found = ChannelGraph.of(model, inputs)
-    groups = [group for group in found if group.width % group.chunks == 0]
+    scores = scores_of([group for group in found if only(group)], scorer(importance))
+    groups = [group for group in found if group.root in scores]
     original = {} if original is None else original
     for group in groups:
         original.setdefault(group.root, group.width)
-    how = scorer(importance)
-    scores = {group.root: score(group, how) for group in groups}
     wanted = ranking.choose(groups, scores, ratio, original)
     gone = provable(graph, groups, wanted) if wanted else {}
     if not groups or (wanted and not gone):
