@@ -5,6 +5,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from fettle.core.errors import ModelError
+from fettle.core.machine import Machine
 from fettle.core.shelf import PASSES
 from fettle.graph.lower_ort_weight_only import dequantized
 
@@ -131,3 +132,12 @@ def test_unpacking_is_what_the_operator_computes(codes, scale, zero, attributes)
     else:
         expected = ReferenceEvaluator(model).run(None, {})[0]
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arch", "isa", "expected"),
+    [("x86_64", ("avx512_vnni",), True), ("x86_64", ("avx2",), False), ("aarch64", (), True)],
+)
+def test_it_suits_processors_whose_products_do_not_saturate(arch, isa, expected):
+    lowering = PASSES.load("graph.lower_ort_weight_only")
+    assert lowering.suits(Machine("cpu", arch, isa, 1)) is expected

@@ -24,6 +24,7 @@ import onnx_ir as ir
 from onnx_ir.traversal import RecursiveGraphIterator
 
 from fettle.core.errors import ModelError
+from fettle.core.machine import Machine
 from fettle.graph._constants import add_constant
 from fettle.graph._dynamic import make_dynamic
 from fettle.graph._pass import GraphPass
@@ -42,6 +43,11 @@ class LowerOrtWeightOnly(GraphPass):
     """Weight-only int8 and int4 → dynamic int8 for onnxruntime."""
 
     lowers_for = "onnxruntime"
+
+    @classmethod
+    def suits(cls, machine: Machine) -> bool:
+        """Say whether this processor's 8-bit products don't saturate."""
+        return machine.has_vnni or not machine.is_x86
 
     def requires(self, model: ir.Model) -> None:
         """Refuse a model without weights that stand alone behind DequantizeLinear."""
