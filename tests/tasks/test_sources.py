@@ -27,8 +27,8 @@ Y = np.arange(60) % 3
 
 
 def test_the_shelf_holds_every_source():
-    names = ["cifar10", "digits", "function", "imagefolder", "noise", "npz", "rows", "tokens"]
-    names += ["torchvision"]
+    names = ["cifar10", "digits", "function", "imagefolder", "noise", "npz", "rows", "text"]
+    names += ["tokens", "torchvision"]
     assert SOURCES.names() == names
     for name in names:
         assert SOURCES.load(name).name() == name
