@@ -76,6 +76,10 @@ def test_verbs_and_options(refused, words, needles):
         (["--teacher", "cifar:resnet20"], ["--teacher", "`distill.logits`"]),
         (["--teacher", "cifar:resnet20", "-t", "quantize.static"], ["`quantize.static`"]),
         (["--teacher-weights", "w.safetensors"], ["expects `--teacher`"]),
+        (
+            [*("--teacher", "cifar:resnet8") * 2, "--teacher-weights", "w", "-t", "distill.logits"],
+            ["each of the 2 teachers", "got 1"],
+        ),
         (["-t", "quantize.static >"], ["empty step"]),
         (["-t", "quantize.static @ openvino @ openvino"], ["one `@ runtime`"]),
         (["-t", "quantize.static @"], ["a runtime was expected"]),

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from fettle import export, models, train
+from fettle.compress import Ensemble
 from fettle.core.errors import ModelError
 from fettle.core.recipe import Recipe
 from fettle.graph import GraphPass
@@ -129,6 +131,28 @@ def test_a_changed_teacher_changes_what_learns_from_it_alone(workshop, linear, s
     work.clear()
     workshop(plan=plan, teacher=teacher).make(recipe)
     assert work == []
+
+
+def test_several_teachers_are_all_in_the_key_and_teach_as_one(workshop, linear, learn, work):
+    plan, recipe = FitPlan(epochs=2), Recipe((learn(),))
+    first, second = (Source(linear, plan=FitPlan(epochs=n)) for n in (3, 4))
+
+    def key(*teachers):
+        return workshop(plan=plan, teacher=teachers).key(recipe.techniques)
+
+    assert key() == workshop(plan=plan).key(recipe.techniques)
+    assert key(first) == workshop(plan=plan, teacher=first).key(recipe.techniques)
+    assert len({key(), key(first), key(second), key(first, second), key(second, first)}) == 5
+    made = workshop(plan=plan, teacher=[first, second]).make(recipe)
+    assert work == ["train 2", "train 3", "train 4", "Learn from a teacher", "export"]
+    assert [stage.name for stage in made.stages].count(f"train({linear})") == 3
+    work.clear()
+    shop = workshop(plan=plan, teacher=[first, second])
+    ensemble = shop._taught_by(learn(), [])
+    assert isinstance(ensemble, Ensemble)
+    x = torch.randn(3, 1, 8, 8)
+    each = [shop._load(source)[0](x).softmax(1) for source in (first, second)]
+    torch.testing.assert_close(ensemble(x).exp(), sum(each) / 2)
 
 
 def test_another_step_does_not_train_the_source_again(workshop, scale, work):

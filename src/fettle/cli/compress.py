@@ -37,8 +37,21 @@ def options(parser: argparse.ArgumentParser) -> None:
         metavar="'NAME(knob=value)'",
         help="a step of the recipe, in order; may be given several times; none: leave it alone",
     )
-    parser.add_argument("--teacher", metavar="M2", help="a model to distill from")
-    parser.add_argument("--teacher-weights", metavar="W2", help="its weights")
+    parser.add_argument(
+        "--teacher",
+        action="append",
+        default=[],
+        metavar="M2",
+        help="a model to distill from; given several times, they teach as one: their mean"
+        " probabilities",
+    )
+    parser.add_argument(
+        "--teacher-weights",
+        action="append",
+        default=[],
+        metavar="W2",
+        help="its weights; once for each teacher, in their order, '' where one brings its own",
+    )
     add_study(parser)
     add_seconds(parser, 20.0, "all artifacts together are timed")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
@@ -55,7 +68,7 @@ def run(args: argparse.Namespace) -> Outcome:
     from fettle.search.workshop import Source
 
     recipe = Recipe.parse(" > ".join(args.technique))
-    teacher = _teacher(args, recipe)
+    teachers = _teachers(args, recipe)
     setting = Setting(
         budget=Budget(max_drop=args.max_drop, confidence=args.confidence),
         target=targets(args.target),
@@ -70,21 +83,26 @@ def run(args: argparse.Namespace) -> Outcome:
     task = tasks.load(args.data, seed=args.seed)
     context = Context(seed=args.seed, progress=reporter())
     source = Source(args.model, args.weights)
-    result = compress(source, task, recipe, out, setting, context, teacher)
+    result = compress(source, task, recipe, out, setting, context, teachers)
     return judged(result, f"{report.table(result)}\n\nreport   {out / 'report.html'}")
 
 
-def _teacher(args: argparse.Namespace, recipe: Recipe) -> Source | None:
-    """Return the teacher, unless nobody would learn from it."""
+def _teachers(args: argparse.Namespace, recipe: Recipe) -> list[Source]:
+    """Return the teachers, unless nobody would learn from them."""
     from fettle.search.workshop import Source
 
-    if not args.teacher and not args.teacher_weights:
-        return None
-    if not args.teacher:
+    models, weights = args.teacher, args.teacher_weights
+    if weights and not models:
         raise InputError("`--teacher-weights` expects `--teacher`, the model that they belong to")
-    if not any(getattr(step, "takes_teacher", False) for step in recipe.steps):
+    if weights and len(weights) != len(models):
         raise InputError(
-            f"`--teacher {args.teacher}` expects a step that learns from one, such as"
+            f"`--teacher-weights` is expected once for each of the {len(models)} teachers, in their"
+            f" order, got {len(weights)}; give '' for one that brings its own"
+        )
+    if models and not any(getattr(step, "takes_teacher", False) for step in recipe.steps):
+        raise InputError(
+            f"`--teacher {models[0]}` expects a step that learns from one, such as"
             f" `distill.logits`, and the recipe is `{recipe}`"
         )
-    return Source(args.teacher, args.teacher_weights)
+    paired = zip(models, weights or [None] * len(models), strict=True)
+    return [Source(model, own or None) for model, own in paired]

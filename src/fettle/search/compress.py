@@ -11,7 +11,7 @@ from fettle.core.recipe import Recipe
 from fettle.search._store import Store, sole_worker
 from fettle.search.journal import Journal
 from fettle.search.study import Candidate, Setting, Study
-from fettle.search.workshop import Source, Workshop
+from fettle.search.workshop import Source, Teachers, Workshop
 from fettle.tasks import Task
 
 
@@ -22,9 +22,11 @@ def study(
     out: Path,
     setting: Setting,
     context: Context | None = None,
-    teacher: Source | None = None,
+    teacher: Teachers = None,
 ) -> dict[str, Any]:
     """Run a study of `candidates` in the folder `out`, continuing what is there already.
+
+    `teacher` is one source, or several that teach as one.
 
     Returns:
         The result of the contract, also written to `out/result.json`; the winner is `out/best`.
@@ -47,7 +49,7 @@ def compress(
     out: Path,
     setting: Setting,
     context: Context | None = None,
-    teacher: Source | None = None,
+    teacher: Teachers = None,
 ) -> dict[str, Any]:
     """Apply one recipe; the result and the bundle are about it, whatever the verdict."""
     return study(source, task, [Candidate(recipe)], out, setting, context, teacher)

@@ -82,6 +82,9 @@ class Source:
         return [*own, *([Path(self.weights)] if self.weights else [])]
 
 
+Teachers = Source | Sequence[Source] | None
+
+
 @dataclass(frozen=True)
 class Made:
     """An ONNX artifact and the stages that made it."""
@@ -92,7 +95,10 @@ class Made:
 
 
 class Workshop:
-    """Makes artifacts of one source for one task, and keeps every stage in a store."""
+    """Makes artifacts of one source for one task, and keeps every stage in a store.
+
+    Several teachers teach as one: the mean of their probabilities.
+    """
 
     def __init__(
         self,
@@ -100,10 +106,10 @@ class Workshop:
         task: Task,
         store: Store,
         context: Context,
-        teacher: Source | None = None,
+        teacher: Teachers = None,
     ) -> None:
         self.source, self.task, self.store, self.context = source, task, store, context
-        self.teacher = teacher
+        self.teachers = (teacher,) if isinstance(teacher, Source) else tuple(teacher or ())
         self._versions = {k: v for k, v in versions().items() if k in _WORKING}
 
     def check(self, recipe: Recipe) -> None:
@@ -147,12 +153,12 @@ class Workshop:
         if not techniques:
             return self._source_key(self.source)
         *before, last = techniques
-        teacher = self._teacher_of(last)
-        taught = self._source_key(teacher) if teacher else None
+        keys = [self._source_key(teacher) for teacher in self._teachers_of(last)]
+        taught = keys if len(keys) > 1 else next(iter(keys), None)
         return self._key(self.key(before), last.name(), last.values(), taught, self._data())
 
-    def _teacher_of(self, technique: Plugin) -> Source | None:
-        return self.teacher if getattr(technique, "takes_teacher", False) else None
+    def _teachers_of(self, technique: Plugin) -> tuple[Source, ...]:
+        return self.teachers if getattr(technique, "takes_teacher", False) else ()
 
     def _export(self, techniques: tuple[Plugin, ...]) -> Made:
         if self.source.is_onnx:
@@ -212,9 +218,8 @@ class Workshop:
         """Return the records of stages that are in the store, from the source on."""
         wanted = [(self._source_key(self.source), f"train({self.source.spec})")]
         for end, technique in enumerate(techniques, start=1):
-            teacher = self._teacher_of(technique)
-            if teacher is not None:
-                wanted.append((self._source_key(teacher), f"train({teacher.spec})"))
+            teachers = self._teachers_of(technique)
+            wanted.extend((self._source_key(t), f"train({t.spec})") for t in teachers)
             wanted.append((self.key(techniques[:end]), str(technique)))
         stages = [self.store.find(key, name) for key, name in wanted]
         return [stage for stage in stages if stage is not None]
@@ -240,12 +245,16 @@ class Workshop:
 
     def _taught_by(self, technique: Plugin, stages: list[Stage]) -> nn.Module | None:
         """Return the teacher that a technique learns from, trained if need be."""
-        source = self._teacher_of(technique)
-        if source is None:
-            return None
-        teacher, found = self._load(source)
-        stages.extend(found)
-        return teacher
+        modules = []
+        for source in self._teachers_of(technique):
+            teacher, found = self._load(source)
+            modules.append(teacher)
+            stages.extend(found)
+        if len(modules) > 1:
+            from fettle.compress import Ensemble
+
+            return Ensemble(modules)
+        return next(iter(modules), None)
 
     def _apply(
         self, technique: Plugin, module: nn.Module, key: str, teacher: nn.Module | None
