@@ -2,7 +2,7 @@
 
     l1, l2    Σ |w|, Σ w² over the weights that would go: Li et al. 2017 (arXiv 1608.08710)
     taylor    |Σ w · ∂L/∂w|: Molchanov et al. 2019 (arXiv 1906.10771)
-    fpgm      distance to the other filters: He et al. 2019 (arXiv 1811.00250)
+    fpgm      Σ ‖filter − other filters‖: He et al. 2019 (arXiv 1811.00250)
     bn_scale  |γ| of the batch norms: Liu et al. 2017 (arXiv 1708.06519)
     random    the control
 
@@ -25,6 +25,11 @@ from fettle.compress.prune._groups import Group
 from fettle.tasks import Task
 from fettle.train import device_of, first_output, inputs_of
 
+_WRITING = (
+    tp.prune_conv_out_channels,
+    tp.prune_linear_out_channels,
+    tp.prune_depthwise_conv_out_channels,
+)
 KINDS = ("l2", "l1", "taylor", "fpgm", "bn_scale", "random")
 
 
@@ -33,8 +38,8 @@ def scorer(kind: str) -> Any:
     makers: dict[str, Any] = {
         "l2": lambda: tp.importance.GroupMagnitudeImportance(p=2),
         "l1": lambda: tp.importance.GroupMagnitudeImportance(p=1),
-        "taylor": tp.importance.GroupTaylorImportance,
-        "fpgm": tp.importance.FPGMImportance,
+        "taylor": lambda: tp.importance.GroupTaylorImportance(multivariable=True),
+        "fpgm": lambda: _distances,
         "bn_scale": tp.importance.BNScaleImportance,
         "random": lambda: lambda group: torch.rand(len(group[0].idxs)),
     }
@@ -63,6 +68,26 @@ def score(group: Group, how: Any) -> Tensor:
         found = torch.ones(group.width)
     scores: Tensor = found.detach().double().cpu()
     return scores.view(group.chunks, -1).mean(0)
+
+
+@torch.no_grad()
+def _distances(members: Any) -> Tensor | None:
+    """Return the distance of each channel's filters to all others, over the layers that write it.
+
+    Torch-Pruning's own measures the distance of squared weights, in which w and −w are the same.
+    """
+    found = torch.zeros(len(members[0].idxs), dtype=torch.float64)
+    writers = 0
+    for item in members:
+        if item.dep.handler in _WRITING:
+            layer = item.dep.target.module
+            weight = (
+                layer.weight.transpose(0, 1) if getattr(layer, "transposed", 0) else layer.weight
+            )
+            rows = weight[item.idxs].flatten(1).double().cpu()
+            found.index_add_(0, torch.tensor(item.root_idxs), torch.cdist(rows, rows).sum(1))
+            writers += 1
+    return found / found.mean() if writers else None
 
 
 def gather_gradients(model: nn.Module, task: Task, batches: int, batch_size: int) -> None:
