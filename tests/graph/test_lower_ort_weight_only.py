@@ -7,7 +7,7 @@ from onnx.reference import ReferenceEvaluator
 from fettle.core.errors import ModelError
 from fettle.core.machine import Machine
 from fettle.core.shelf import PASSES
-from fettle.graph.lower_ort_weight_only import dequantized
+from fettle.graph._dequantize import dequantized
 
 F = np.float32
 RNG = np.random.default_rng(0)

@@ -21,6 +21,7 @@ import onnx_ir as ir
 from fettle.core.errors import ModelError
 from fettle.core.knobs import Text
 from fettle.graph._constants import add_constant
+from fettle.graph._dequantize import dequantized
 from fettle.graph._pass import GraphPass
 from fettle.graph._quantized import constant_of, weighted_nodes
 
@@ -95,24 +96,9 @@ def _dequantized(value: ir.Value | None) -> np.ndarray | None:
     node = value.producer() if value is not None else None
     if node is None or node.op_type != "DequantizeLinear":
         return None
-    numbers, scale = constant_of(node.inputs[0]), constant_of(node.inputs[1])
-    if numbers is None or scale is None:
+    if any(constant_of(given) is None for given in node.inputs if given is not None):
         return None
-    zero = constant_of(node.inputs[2]) if len(node.inputs) > 2 else np.zeros((), numbers.dtype)
-    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
-    assert zero is not None
-    steps = numbers.astype(np.int32) - _along(zero.astype(np.int32), numbers.ndim, axis)
-    found: np.ndarray = steps.astype(np.float32) * _along(scale, numbers.ndim, axis)
-    return found
-
-
-def _along(array: np.ndarray, rank: int, axis: int) -> np.ndarray:
-    """Shape one number a channel so that it stands along `axis`."""
-    if array.size == 1 or rank == 0:
-        return array.reshape(())
-    shape = [1] * rank
-    shape[axis] = array.size
-    return array.reshape(shape)
+    return dequantized(node)
 
 
 def _read_float(node: ir.Node) -> None:

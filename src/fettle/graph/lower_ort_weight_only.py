@@ -19,18 +19,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx_ir as ir
 from onnx_ir.traversal import RecursiveGraphIterator
 
 from fettle.core.errors import ModelError
 from fettle.core.machine import Machine
 from fettle.graph._constants import add_constant
+from fettle.graph._dequantize import dequantized
 from fettle.graph._dynamic import make_dynamic
 from fettle.graph._pass import GraphPass
 from fettle.graph._quantized import constant_of
 from fettle.graph._weight_fold import fresh
-from fettle.graph._weight_slots import RECURRENT, find_weights, flag
+from fettle.graph._weight_slots import RECURRENT, find_weights
 
 if TYPE_CHECKING:
     from fettle.tasks import Task
@@ -97,30 +97,3 @@ def _unpack(model: ir.Model, node: ir.Node) -> ir.Value:
     assert node.graph is not None
     node.graph.remove(node, safe=True)
     return value
-
-
-def dequantized(node: ir.Node) -> np.ndarray:
-    """Return (q − zero point) · scale of a DequantizeLinear of constants, float32."""
-    codes, scale, *zero = (constant_of(value) for value in node.inputs)
-    assert codes is not None
-    assert scale is not None
-    numbers = codes.astype(np.float32)
-    spread = [_spread(a.astype(np.float32), node, numbers) for a in (scale, *zero) if a is not None]
-    if len(spread) > 1:
-        numbers = numbers - spread[1]
-    result: np.ndarray = (numbers * spread[0]).astype(np.float32)
-    return result
-
-
-def _spread(array: np.ndarray, node: ir.Node, numbers: np.ndarray) -> np.ndarray:
-    """Return scales or zero points in a shape that broadcasts over the numbers."""
-    axis = flag(node, "axis", 1) % max(numbers.ndim, 1)
-    block = flag(node, "block_size")
-    if block:
-        repeated = np.repeat(array, block, axis)
-        return repeated.take(range(numbers.shape[axis]), axis)
-    if array.size == 1:
-        return array.reshape(())
-    shape = [1] * numbers.ndim
-    shape[axis] = -1
-    return array.reshape(shape)
