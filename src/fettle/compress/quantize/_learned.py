@@ -5,6 +5,8 @@
     ∂x̂/∂s = round(x / s) − x / s    where −Qn < x / s < Qp,    else −Qn or Qp
     ∂x̂/∂x = 1                       where −Qn ≤ x / s ≤ Qp,    else 0
 
+(torch's kernel asks where the rounded x / s lies: half a step further out.)
+
 Esser, McKinstry, Bablani, Appuswamy, Modha: "Learned Step Size Quantization", ICLR 2020
 (arXiv 1902.08153).
 """
