@@ -3,8 +3,9 @@ import pytest
 
 from fettle.core.arrays import TensorSpec
 from fettle.core.errors import InputError
+from fettle.core.shelf import RUNTIMES
 from fettle.runtimes._runtime import match_inputs
-from fettle.testing import FakeSession
+from fettle.testing import FakeSession, sample
 
 SPECS = (TensorSpec("a", "float32", (-1, 2)), TensorSpec("b", "int64", (-1,)))
 A, B = np.zeros((3, 2), np.float32), np.zeros(3, np.int64)
@@ -33,3 +34,13 @@ def test_what_is_wrong_with_inputs_is_said(inputs, words):
 
 def test_a_session_need_not_tell_its_layers():
     assert FakeSession(dict).layers() == []
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_an_engine_tells_the_time_of_each_layer(name):
+    session = RUNTIMES.make(name, threads=1).build(sample().master)
+    times = session.layer_times(sample().inputs(2), runs=3)
+    session.close()
+    assert sum("Conv" in time.op for time in times) == 7
+    assert all(time.ms >= 0 for time in times)
+    assert sum(time.ms for time in times) > 0

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from fettle.tasks import Task
 
 _RECTIFIERS = {"Relu", "Clip"}
+_VIEWS = {"Reshape", "Flatten", "Squeeze"}
+_OF_ALL = {"Add", "Mul", "Concat"}  # the further inputs of any other are no activations
 _CARRIERS = _RECTIFIERS | {"HardSwish", "HardSigmoid", "Sigmoid", "Add", "Mul", "MaxPool",
                            "AveragePool", "GlobalAveragePool", "ReduceMean", "Concat", "Pad",
                            "Reshape", "Flatten", "Transpose", "Squeeze", "Slice"}  # fmt: skip
@@ -89,6 +91,9 @@ def _turn(graph: ir.Graph, node: ir.Node) -> None:
             name = f"{node.outputs[0].name}_{index}_float"
             node.replace_input_with(index, add_constant(graph, name, array))
     _read_float(node)
+    view = node.inputs[0].producer() if node.inputs[0] is not None else None
+    if view is not None and view.op_type in _VIEWS and len(view.outputs[0].uses()) == 1:
+        _read_float(view)
 
 
 def _dequantized(value: ir.Value | None) -> np.ndarray | None:
@@ -118,12 +123,13 @@ def _before_pair(value: ir.Value | None) -> ir.Value | None:
     quantize = integers.producer() if integers is not None else None
     if quantize is None or quantize.op_type != "QuantizeLinear":
         return None
-    return quantize.inputs[0]
+    return _before_pair(quantize.inputs[0]) or quantize.inputs[0]  # pairs may follow each other
 
 
 def _carries(node: ir.Node, born: set[ir.Value]) -> bool:
     """Say whether every activation that the node reads comes out of a float layer."""
-    activations = [v for v in node.inputs if v is not None and constant_of(v) is None]
+    read = node.inputs if node.op_type in _OF_ALL else node.inputs[:1]
+    activations = [v for v in read if v is not None and constant_of(v) is None]
     return bool(activations) and all(v in born or _before_pair(v) in born for v in activations)
 
 

@@ -6,6 +6,9 @@ and how far that moves the outputs is the model's own affair: a network with fla
 half a quantization step at its input with flips of its top-1. So the yardstick is taken from the
 model itself: a rewrite may move the outputs as far as twice what such a half step does, or by a
 tenth of their size, whichever is more.
+
+Then the groups of layers that are slower in INT8 than in float on this engine are looked for in its
+own profile, tried in truth, and left in float where the whole model gains from it.
 """
 
 from __future__ import annotations
@@ -18,16 +21,18 @@ from typing import Any
 
 import numpy as np
 
-from fettle.core.arrays import Arrays
+from fettle.core.arrays import Arrays, rows
 from fettle.core.errors import FettleError
 from fettle.core.machine import this_machine
 from fettle.core.shelf import PASSES
+from fettle.measure._slow_layers import layers_of, suspects
 from fettle.measure.latency import Plan, Subject, ratio, time_interleaved
 from fettle.measure.quality import run_batch
-from fettle.runtimes import Runtime, Session
+from fettle.runtimes import LayerTime, Runtime, Session, lowered
 
 MOST_DIFFERENCE = 0.1  # mean absolute difference over mean absolute output
 MOST_FLIPS = 0.05  # share of examples whose top-1 changes
+_FLOAT = "graph.lower_float"
 LEAST_AGREEMENT = 1 - MOST_FLIPS
 _PLAN = Plan(seconds=1.5, rounds=6, samples=200, settle_seconds=0.02, warmup_seconds=0.05)
 
@@ -57,12 +62,60 @@ def choose_lowering(
     """
     accepted: tuple[str, ...] = ()
     trials = []
+    # in the order of their names, in which a pass may build on those before it
     for name in candidates(runtime):
-        trial = _try(model, runtime, inputs, accepted, name)
+        trial = _try(model, runtime, inputs, accepted, (*accepted, name))
         trials.append(trial)
         if trial.accepted:
             accepted = (*accepted, name)
-    return accepted, trials
+    kept, more = _leave_slow_alone(model, runtime, inputs, accepted)
+    return kept, [*trials, *more]
+
+
+def _leave_slow_alone(
+    model: Path, runtime: Runtime, inputs: Arrays, accepted: tuple[str, ...]
+) -> tuple[tuple[str, ...], list[Trial]]:
+    """Turn back to float what is slower in INT8 here, where the whole model gains from it.
+
+    Several groups share one `graph.lower_float`, which comes first: it works on the master.
+    """
+    slow: list[str] = []
+    trials = []
+    current = accepted
+    for group in _suspected(model, runtime, inputs, accepted):
+        step = f"{_FLOAT}(nodes={','.join([*slow, *group])!r})"
+        trial = _try(model, runtime, inputs, current, (step, *accepted))
+        trials.append(trial)
+        if trial.accepted:
+            slow += group
+            current = (step, *accepted)
+    return current, trials
+
+
+def _suspected(
+    model: Path, runtime: Runtime, inputs: Arrays, accepted: tuple[str, ...]
+) -> list[list[str]]:
+    """Return the layers of each group that may be slower in INT8, the worst group first."""
+    layers = layers_of(model)
+    everything = f"{_FLOAT}(nodes={','.join(layer.output for layer in layers)!r})"
+    one = rows(inputs, 0, 1)
+    try:
+        integer = _times(model, runtime, accepted, one)
+        plain = _times(model, runtime, (everything,), one)
+    except FettleError:  # a name that no knob can hold, or a graph that has another shape
+        return []
+    found = suspects(integer, plain, [layer.name for layer in layers])
+    return [[layer.output for layer in layers[s.first : s.last + 1]] for s in found]
+
+
+def _times(
+    model: Path, runtime: Runtime, lowering: Sequence[str], inputs: Arrays
+) -> list[LayerTime]:
+    session = runtime.build(model, lowering)
+    try:
+        return session.layer_times(inputs)
+    finally:
+        session.close()
 
 
 def candidates(runtime: Runtime) -> list[str]:
@@ -78,27 +131,31 @@ def candidates(runtime: Runtime) -> list[str]:
 
 
 def _try(
-    model: Path, runtime: Runtime, inputs: Arrays, accepted: Sequence[str], name: str
+    model: Path, runtime: Runtime, inputs: Arrays, before: Sequence[str], after: Sequence[str]
 ) -> Trial:
+    """Try the lowering `after` against `before`, and name the step that is new in it."""
+    name = next(step for step in after if step not in before)
     try:
-        plain, lowered = (runtime.build(model, names) for names in (accepted, [*accepted, name]))
+        if lowered(model, before) == lowered(model, after):
+            return Trial(name, False, "finds nothing to rewrite")
+        plain, other = (runtime.build(model, names) for names in (before, after))
     except FettleError as error:
         return Trial(name, False, f"does not apply: {error}")
     try:
-        return _compare(name, plain, lowered, inputs)
+        return _compare(name, plain, other, inputs)
     finally:
         plain.close()
-        lowered.close()
+        other.close()
 
 
-def _compare(name: str, plain: Session, lowered: Session, inputs: Arrays) -> Trial:
-    expected, found = (run_batch(session, inputs) for session in (plain, lowered))
+def _compare(name: str, plain: Session, other: Session, inputs: Arrays) -> Trial:
+    expected, found = (run_batch(session, inputs) for session in (plain, other))
     strayed = limits_of(plain, inputs, expected).refuse(expected, found)
     if strayed:
         return Trial(name, False, strayed)
     subjects = [
         Subject("plain", partial(run_batch, plain, inputs)),
-        Subject("lowered", partial(run_batch, lowered, inputs)),
+        Subject("lowered", partial(run_batch, other, inputs)),
     ]
     samples = time_interleaved(subjects, _PLAN)
     gain = ratio(samples["plain"], samples["lowered"])

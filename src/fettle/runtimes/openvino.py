@@ -7,8 +7,9 @@ where the processor has it. A Q/DQ master runs in INT8 as it is. Each thread has
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from fettle.core.errors import MissingError, ModelError
 from fettle.core.machine import this_machine, usable_threads
 from fettle.core.shelf import INSTALL
 from fettle.runtimes._lowering import lowered
-from fettle.runtimes._runtime import LayerPrecision, Runtime, Session, match_inputs
+from fettle.runtimes._runtime import LayerPrecision, LayerTime, Runtime, Session, match_inputs
 from fettle.runtimes._signal_stack import kept_signal_stack
 
 if TYPE_CHECKING:
@@ -62,16 +63,18 @@ class OpenVino(Runtime):
             core = openvino.Core()
             network = core.read_model(graph if isinstance(graph, bytes) else str(graph))
             with kept_signal_stack():
-                return OpenVinoSession(core.compile_model(network, "CPU", properties))
+                compiled = core.compile_model(network, "CPU", properties)
+            return OpenVinoSession(compiled, partial(_profiling, core, network, properties))
         except RuntimeError as error:
             raise ModelError(f"OpenVINO refuses the model: {_reason(error)}") from error
 
 
 class OpenVinoSession(Session):
-    """One compiled model."""
+    """One compiled model; `profiling` compiles it once more, to tell the time of each layer."""
 
-    def __init__(self, compiled: Any) -> None:
+    def __init__(self, compiled: Any, profiling: Callable[[], Any]) -> None:
         self._compiled, self._local = compiled, threading.local()
+        self._profiling = profiling
         self.inputs = tuple(_spec(port) for port in compiled.inputs)
         self.outputs = tuple(_spec(port) for port in compiled.outputs)
 
@@ -95,6 +98,16 @@ class OpenVinoSession(Session):
         operators = self._compiled.get_runtime_model().get_ordered_ops()
         return [_layer(operator) for operator in operators]
 
+    def layer_times(self, inputs: Arrays, runs: int = 20) -> list[LayerTime]:
+        """Read the time of each layer from OpenVINO's own counters."""
+        inputs = match_inputs(self.inputs, inputs)
+        with kept_signal_stack():
+            request = self._profiling().create_infer_request()
+            found = [_times(request, inputs) for _ in range(runs)]
+            del request
+        medians = np.median([[time.ms for time in times] for times in found], axis=0)
+        return [replace(t, ms=float(ms)) for t, ms in zip(found[0], medians, strict=True)]
+
     def close(self) -> None:
         """Drop the compiled model and this thread's request."""
         with kept_signal_stack():
@@ -103,6 +116,18 @@ class OpenVinoSession(Session):
 
     def __del__(self) -> None:
         self.close()
+
+
+def _profiling(core: Any, network: Any, properties: dict[str, str]) -> Any:
+    return core.compile_model(network, "CPU", {**properties, "PERF_COUNT": "YES"})
+
+
+def _times(request: Any, inputs: Arrays) -> list[LayerTime]:
+    request.infer(inputs, share_inputs=True)
+    return [
+        LayerTime(info.node_name, info.node_type, 1000 * info.real_time.total_seconds())
+        for info in request.get_profiling_info()
+    ]
 
 
 def _spec(port: Any) -> TensorSpec:

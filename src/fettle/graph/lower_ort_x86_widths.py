@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LowerOrtX86Channels(GraphPass):
+class LowerOrtX86Widths(GraphPass):
     """Channels in multiples of what the kernels take at a time."""
 
     lowers_for = "onnxruntime"

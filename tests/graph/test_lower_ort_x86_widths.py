@@ -13,7 +13,7 @@ X = np.random.default_rng(0).normal(0, 2, (2, 3, 9, 8)).astype(F)
 
 
 def lowered(graph):
-    result = PASSES.make("graph.lower_ort_x86_channels")(graph.ir)
+    result = PASSES.make("graph.lower_ort_x86_widths")(graph.ir)
     onnx.checker.check_model(ir.to_proto(result), full_check=True)
     return result
 
@@ -127,6 +127,6 @@ def test_a_model_without_convolutions_is_refused(build):
 
 
 def test_it_suits_any_x86():
-    cls = PASSES.load("graph.lower_ort_x86_channels")
+    cls = PASSES.load("graph.lower_ort_x86_widths")
     assert cls.suits(Machine("cpu", "x86_64", (), 1))
     assert not cls.suits(Machine("cpu", "aarch64", (), 1))
