@@ -6,21 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from fettle import models, tasks
-from fettle.core.arrays import Arrays, TensorSpec, repeat_to
+from fettle.core.arrays import Arrays, repeat_to
 from fettle.core.bundle import Bundle, is_bundle
-from fettle.core.errors import ModelError
 from fettle.core.machine import this_machine
 from fettle.measure.lowering import choose_lowering
 from fettle.runtimes import Runtime
+from fettle.search._random_inputs import random_inputs
 from fettle.search._trial import is_quantized
 
 if TYPE_CHECKING:
     from torch import nn
 
 DEFAULT_DATA = "noise:3x224x224"
+_OF_FAMILY = {"cifar": "noise:3x32x32:10", "hf": "tokens:128:2", "rnn": "rows:noise:1x49x10:12"}
 
 
 @dataclass(frozen=True)
@@ -72,31 +71,6 @@ def resolve(name: str, scratch: Path, weights: str | None = None, data: str = ""
     return _exported(name, scratch, weights, data)
 
 
-def random_inputs(path: Path, n: int = 8) -> Arrays:
-    """Return `n` rows of seeded random inputs for an ONNX file; free dimensions are 1.
-
-    Raises:
-        ModelError: an input of a type that random numbers make no sense for.
-    """
-    from fettle.runtimes.onnxruntime import OnnxRuntime
-
-    session = OnnxRuntime(threads=1).build(path)
-    rng = np.random.default_rng(0)
-    inputs = {spec.name: _random(spec, n, rng) for spec in session.inputs}
-    session.close()
-    return inputs
-
-
-def _random(spec: TensorSpec, n: int, rng: np.random.Generator) -> np.ndarray:
-    rows = n if not spec.shape or spec.shape[0] < 0 else spec.shape[0]
-    shape = (rows, *(max(d, 1) for d in spec.shape[1:])) if spec.shape else ()
-    if spec.dtype.startswith("float"):
-        return rng.standard_normal(shape).astype(spec.dtype)
-    if spec.dtype.startswith(("int", "uint", "bool")):
-        return np.ones(shape, spec.dtype)
-    raise ModelError(f"input `{spec.name}` has type {spec.dtype}; give a bundle, which has inputs")
-
-
 def _is_other_folder(name: str) -> bool:
     """Say whether `name` is a folder, but none that `models.save` wrote."""
     return Path(name).is_dir() and not (Path(name) / "structure.json").is_file()
@@ -114,4 +88,4 @@ def _exported(name: str, scratch: Path, weights: str | None, data: str) -> Subje
 
 def default_data(name: str) -> str:
     """Return random data of the shape that a family of models is usually run on."""
-    return "noise:3x32x32:10" if name.startswith("cifar:") else DEFAULT_DATA
+    return _OF_FAMILY.get(name.partition(":")[0], DEFAULT_DATA)

@@ -1,0 +1,66 @@
+"""The second look in float64: rounding is let pass, anything else is not."""
+
+import pytest
+import torch
+from torch import nn
+
+from fettle.core.errors import ParityError
+from fettle.export import ParityLimits, export_onnx, onnx_file
+from fettle.export._parity import check_parity
+from fettle.testing import TinyTask
+
+# Nothing passes the first look, so that all depends on the second.
+NONE = ParityLimits(mean=0.0, maximum=0.0)
+
+
+@pytest.fixture(scope="module")
+def task():
+    return TinyTask()
+
+
+def net(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 256), nn.GELU(), nn.Linear(256, 4)).eval()
+
+
+@pytest.fixture(scope="module")
+def path(task, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("parity") / "out"
+    export_onnx(net(), task, folder)
+    return folder / "model.onnx"
+
+
+def test_rounding_passes(path, task):
+    found = check_parity(net(), path, task, NONE)
+    assert 0 < found.mean_difference < 1e-5
+
+
+@pytest.mark.parametrize("change", [1e-3, 1e-5, float("nan")])
+def test_anything_else_does_not(path, task, change):
+    module = net()
+    with torch.no_grad():
+        module[1].weight[3, 5] += 1000 * change
+        module[3].bias += change
+    with pytest.raises(ParityError, match="doesn't compute"):
+        check_parity(module, path, task, NONE)
+
+
+def test_quantized_graphs_get_no_second_look(path, task):
+    with pytest.raises(ParityError):
+        check_parity(net(), path, task, ParityLimits(mean=0.0, maximum=0.0, exact=False))
+
+
+class Insists(nn.Module):
+    def forward(self, x):
+        assert x.dtype == torch.float32
+        return x.flatten(1)[:, :4]
+
+
+def test_a_module_that_insists_on_float32_has_no_second_look(path, task):
+    with pytest.raises(ParityError):
+        check_parity(Insists(), path, task, ParityLimits())
+
+
+def test_free_dimensions_are_those_of_the_signature(task):
+    shapes = onnx_file._free(task)
+    assert [list(shape) for shape in shapes] == [[0]]
