@@ -8,7 +8,8 @@ can run in integers asks for quantized inputs, and a tensor is quantized, once, 
   so that the residual sums and layer norms of transformers stay in float;
 - what only moves values asks when its result is asked for, and all its tensors share one scale;
 - the output of a convolution, with the rectifier behind it, is always quantized, since
-  onnxruntime fuses a convolution only between two quantized tensors; a model's output never is.
+  onnxruntime fuses a convolution only between two quantized tensors; but a model's output never
+  is, nor what goes into a layer norm (OpenVINO computes a Swin wrongly behind such a one).
 
 What a convolution or a combination makes is quantized for all of its readers; any other tensor
 only for those that ask, so that a shortcut around them stays in float.
@@ -59,6 +60,7 @@ MOVERS = {
     "DepthToSpace",
     "SpaceToDepth",
 }
+LAYER_NORMS = {"LayerNormalization", "RMSNormalization", "MeanVarianceNormalization"}
 _ALL_INPUTS = {"Add", "Mul", "Sum", "Concat"}  # any other acts on its first input
 _DESCENDING = RECTIFIERS | COMBINERS | MOVERS | {"BatchNormalization"}
 
@@ -130,7 +132,7 @@ def place(
     for node in reversed(list(graph)):
         if node in placement.layers:
             placement.ask(node, 0)
-            if node.op_type in CONVOLUTIONS:
+            if node.op_type in CONVOLUTIONS and not _feeds_layer_norm(_tail(node)):
                 placement.ask_for_all(_tail(node), graph)
         elif between_activations and _multiplies_activations(node) and not leave(node):
             placement.ask(node, 0, 1)
@@ -191,6 +193,9 @@ def _keeps_range(node: ir.Node) -> bool:
         return node.inputs[2:3] in ((), (None,)) or (fill is not None and not fill.any())
     if node.op_type == "Resize":
         return "mode" not in node.attributes or node.attributes["mode"].as_string() != "cubic"
+    if node.op_type == "ReduceMean":
+        given = node.inputs[0]
+        return given is None or not any(_centres(reader, given) for reader in given.consumers())
     if node.op_type == "Split":
         return True
     return not any(value.uses() or value.is_graph_output() for value in node.outputs[1:])
@@ -223,6 +228,23 @@ def _tail(node: ir.Node) -> ir.Value:
         if len(users) == 1 and users[0].op_type in following and not value.is_graph_output():
             value = users[0].outputs[0]
     return value
+
+
+def _feeds_layer_norm(value: ir.Value) -> bool:
+    """Say whether a layer norm reads `value`, or what only moves its numbers."""
+    for node in value.consumers():
+        if node.op_type in LAYER_NORMS or _centres(node, value):
+            return True
+        if node.op_type in MOVERS and any(_feeds_layer_norm(made) for made in node.outputs):
+            return True
+    return False
+
+
+def _centres(node: ir.Node, value: ir.Value) -> bool:
+    """Say whether `node` subtracts from `value` its own mean: a layer norm written out."""
+    makers = [given.producer() for given in node.inputs if given is not None]
+    means = [maker for maker in makers if maker is not None and maker.op_type == "ReduceMean"]
+    return node.op_type == "Sub" and any(mean.inputs[0] is value for mean in means)
 
 
 def _users(value: ir.Value, graph: object) -> Iterator[ir.Node]:
