@@ -57,9 +57,16 @@ class Blocks(nn.Module):
 def test_the_hint_is_the_relative_squared_error(sizes):
     s, t = RNG.normal(size=(2, 4, 6, *sizes))
     found = hint_loss(torch.tensor(s), torch.tensor(t)).item()
-    assert found == pytest.approx(((s - t) ** 2).sum() / (t**2).sum(), rel=1e-12)
+    assert found == pytest.approx(((s - t) ** 2).sum() / (s**2 + t**2).sum(), rel=1e-12)
     assert hint_loss(torch.zeros(3), torch.ones(3)) == 1
-    assert torch.isfinite(hint_loss(torch.ones(3), torch.zeros(3)))
+    assert hint_loss(torch.ones(3), torch.zeros(3)) == 1
+    assert hint_loss(torch.zeros(3), torch.zeros(3)) == 0
+
+
+def test_the_hint_pulls_as_the_squared_error_does():
+    student = torch.tensor([3.0, 1.0], requires_grad=True)
+    hint_loss(student, torch.tensor([1.0, 1.0])).backward()
+    assert student.grad.tolist() == pytest.approx([2 * (3 - 1) / 12, 0])
 
 
 def test_attention_is_the_distance_of_maps_of_length_one():

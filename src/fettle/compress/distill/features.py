@@ -2,7 +2,7 @@
 
 What it does: pairs stages of both nets by itself (the last feature map of each resolution, or the
 blocks of a transformer by relative depth) and adds `weight` times their mean distance to the loss
-of `distill.logits`. `hint`: the squared error against the teacher's features over their own square;
+of `distill.logits`. `hint`: the squared error against the teacher's features over both squares;
 a 1×1 convolution bridges different widths, is trained along, and is dropped at the end.
 `attention`: the squared distance of both nets' maps of where features are strong, Σ_c a², each of
 length 1. The teacher is the one of the context (`--teacher`; of several, the first gives the
@@ -122,13 +122,17 @@ class FeatureLoss:
 
 
 def hint_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return Σ (student − teacher)² / Σ teacher²; 1 for a student of zeros.
+    """Return Σ (student − teacher)² / (Σ student² + Σ teacher²), at most 2; 1 for zeros.
+
+    The divisor counts as constant. With the student's own square in it a teacher of vanishing
+    features can't blow the training up.
 
     Args:
         student: features (n, channels, …).
         teacher: the same shape.
     """
-    return (student - teacher).square().sum() / teacher.square().sum().clamp_min(1e-12)
+    both = student.detach().square().sum() + teacher.square().sum()
+    return (student - teacher).square().sum() / both.clamp_min(1e-12)
 
 
 def attention_loss(student: Tensor, teacher: Tensor) -> Tensor:
