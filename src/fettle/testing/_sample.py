@@ -6,6 +6,7 @@ import atexit
 import tempfile
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -47,6 +48,20 @@ class Sample:
         finally:
             torch.set_num_threads(threads)
         return module
+
+    @cached_property
+    def encoder(self) -> nn.Module:
+        """A small vision transformer with random weights, for what works on attention."""
+        from fettle.models._torchvision import import_torchvision
+
+        import_torchvision()  # timm imports it
+        from timm.models.vision_transformer import VisionTransformer
+
+        shape: dict[str, Any] = {"img_size": 8, "patch_size": 4, "in_chans": 1, "num_classes": 10}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            module = VisionTransformer(**shape, embed_dim=32, depth=2, num_heads=4)
+        return module.eval()
 
     @cached_property
     def onnx(self) -> Path:

@@ -53,10 +53,11 @@ class TechniqueContract(PluginContract):
 
     def test_leaves_the_model_that_it_is_given_alone(self, name: str) -> None:
         """Weights, buffers, modes and gradients' flags are as before, bit for bit."""
-        before = _portrait(sample().module)
+        subject = _subject(self.technique(name))
+        before = _portrait(subject)
         result = self.result(name)
-        assert result is not sample().module
-        _assert_same(before, _portrait(sample().module))
+        assert result is not subject
+        _assert_same(before, _portrait(subject))
 
     def test_makes_finite_outputs_of_the_right_shape(self, name: str) -> None:
         """For any batch: one row of finite logits an example."""
@@ -109,8 +110,17 @@ class _Applied:
 
 def _apply(technique: Technique) -> _Applied:
     before = torch.get_rng_state()
-    model = technique.within(Context(teacher=_teacher()))(sample().module, sample().task)
+    model = technique.within(Context(teacher=_teacher()))(_subject(technique), sample().task)
     return _Applied(model, torch.equal(torch.get_rng_state(), before))
+
+
+def _subject(technique: Technique) -> nn.Module:
+    """Return the sample that the technique works on: the convolutional one, else the encoder."""
+    try:
+        technique.requires(sample().module, sample().task)
+    except ModelError:
+        return sample().encoder
+    return sample().module
 
 
 @functools.cache

@@ -64,6 +64,7 @@ class ChannelGraph:
         try:
             self.graph = trace(model, inputs, plain)
         finally:
+            forget(model)
             _want(model, wanted)
 
     @classmethod
@@ -104,6 +105,7 @@ class ChannelGraph:
         wanted = {name: p.requires_grad for name, p in self.model.named_parameters()}
         follow(self.graph, self.model.get_submodule(root), channels).prune(record_history=False)
         _want(self.model, wanted)
+        forget(self.model)
 
     def _is_output(self, dependency: Any) -> bool:
         return bool(self.graph.is_out_channel_pruning_fn(dependency.handler))
@@ -122,6 +124,15 @@ class ChannelGraph:
 def _want(model: nn.Module, wanted: Mapping[str, bool]) -> None:
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(wanted[name])
+
+
+def forget(model: nn.Module) -> None:
+    """Empty what modules keep from one run to the next (attention biases of LeViT): it is old."""
+    for module in model.modules():
+        for name, kept in vars(module).items():
+            tensors = isinstance(kept, dict) and any(map(torch.is_tensor, kept.values()))
+            if tensors and not name.startswith("_"):
+                kept.clear()
 
 
 def last_weighted(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> nn.Module | None:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fettle.compress.prune._groups import ChannelGraph, Group
+from fettle.compress.prune._groups import ChannelGraph, Group, forget
 from fettle.compress.prune._neutral import Neutral
 from fettle.train import first_output
 
@@ -119,6 +119,7 @@ class Trial:
                 tensors[name].data = self.weights[name]
 
     def _run(self) -> Tensor:
+        forget(self.model)
         with torch.no_grad(), Neutral(), _slow_attention():
             return first_output(self.model(*self.inputs)).float()
 
