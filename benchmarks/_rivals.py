@@ -45,15 +45,19 @@ def by_nncf(model: Path, batches: Batches, out: Path) -> Path | str:
     os.environ["NNCF_EXTENSION_LOAD_TIMEOUT"] = "0"
     try:
         import nncf
+        from nncf.quantization.advanced_parameters import (
+            AdvancedQuantizationParameters,
+            QuantizationParameters,
+        )
     except ImportError:
         return "nncf is not installed"
     graph = onnx.load(model)
     name = graph.graph.input[0].name
     transformer = any(node.op_type == _TRANSFORMER for node in graph.graph.node)
     kind = nncf.ModelType.TRANSFORMER if transformer else None
-    parameters = nncf.AdvancedQuantizationParameters(
+    parameters = AdvancedQuantizationParameters(
         # by channel, onnxruntime refuses depthwise activations when it runs
-        activations_quantization_params=nncf.QuantizationParameters(per_channel=False)
+        activations_quantization_params=QuantizationParameters(per_channel=False)
     )
     data = nncf.Dataset([{name: batch} for batch in batches])
     try:
