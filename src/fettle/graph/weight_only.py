@@ -9,8 +9,9 @@ model is raised. Constants that an exporter left behind Slice and Transpose are 
 shared weights stay shared. Convolutions only on request: that makes the file smaller, not faster.
 
 When to use it: size above all, or models bound by memory, such as transformers at batch 1. OpenVINO
-multiplies by the small weights as they are. onnxruntime would unpack them on each run, so there
-`graph.lower_ort_weight_only` rewrites the layers for its integer kernels when the session is built.
+multiplies by the small weights as they are, and quantizes the inputs of these layers on its own, in
+groups. onnxruntime would unpack the weights on each run, so there `graph.lower_ort_weight_only`
+rewrites the layers for its integer kernels when the session is built.
 
 Expected effect: a quarter (8 bits) or about a seventh (4 bits) of the bytes of these layers; at 8
 bits the outputs move by less than 1 %, at 4 bits by some per cent: check the verdict. See
