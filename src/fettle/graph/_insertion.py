@@ -54,7 +54,7 @@ def insert(
     numbers = {root: _hold_grid(graph, root, grid) for root, grid in grids.items()}
     for value, edges in placement.edges.items():
         _insert_pair(graph, value, edges, numbers[placement.group(value)])
-    made: dict[tuple[ir.Value, int, float], ir.Value] = {}
+    made: dict[tuple[ir.Value, int, bytes], ir.Value] = {}
     for node, axis in placement.layers.items():
         assert node.inputs[0] is not None
         source = _source(node.inputs[0])
@@ -66,7 +66,7 @@ def insert(
 class _Weights:
     step: float  # scale of the layer's input
     largest: int
-    made: dict[tuple[ir.Value, int, float], ir.Value]
+    made: dict[tuple[ir.Value, int, bytes], ir.Value]
 
 
 def _source(dequantized: ir.Value) -> ir.Value:
@@ -114,7 +114,7 @@ def _quantize_weight(graph: ir.Graph, node: ir.Node, axis: int, how: _Weights) -
     if bias is not None and bias.size in (1, scale.size) and node.op_type != "ConvTranspose":
         least = np.abs(bias.reshape(-1).astype(np.float64)) / (how.step * _BIAS_LEVELS)
         scale = np.maximum(scale, least).astype(np.float32)
-    key = (value, axis, float(scale.astype(np.float64).sum()))
+    key = (value, axis, scale.tobytes())
     if key not in how.made:
         how.made[key] = _hold_weight(graph, node, (weight, scale, axis), how.largest)
     node.replace_input_with(1, how.made[key])
