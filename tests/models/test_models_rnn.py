@@ -88,6 +88,13 @@ def test_inputs_that_are_no_sequence_are_refused():
             models.load("rnn:lstm", signature=signature)
 
 
+@pytest.mark.parametrize("spec", ["cifar:resnet8", "torchvision:resnet18", "timm:resnet18"])
+@pytest.mark.parametrize("signature", [SEQUENCE, TOKENS])
+def test_models_of_images_refuse_sequences(spec, signature):
+    with pytest.raises(ModelError, match="takes one image"):
+        models.load(spec, signature=signature)
+
+
 @pytest.mark.parametrize("signature", [SEQUENCE, TOKENS])
 def test_saved_and_opened_it_is_the_same(tmp_path, signature):
     module = models.load("rnn:bilstm8x2", signature=signature)

@@ -19,6 +19,7 @@ from fettle.models._weights import load_weights
 
 _PACKAGES = {"torchvision": "torchvision", "timm": "timm", "hf": "transformers"}
 _PUBLISHED = {"torchvision": _torchvision.build, "timm": _timm.build}
+_OF_IMAGES = ("cifar", *_PUBLISHED)
 FAMILIES = ("cifar", "hf", "rnn", "timm", "torchvision")
 
 
@@ -85,6 +86,7 @@ def _build(origin: Origin, pretrained: bool) -> nn.Module:
         raise ModelError(f"`{origin.spec}` is an ONNX graph, and a torch module was expected")
     if family in _PACKAGES:
         _need(_PACKAGES[family], origin.spec)
+    _need_image(origin, family)
     if family in _PUBLISHED:
         return mark(_PUBLISHED[family](name, origin, pretrained), origin)
     if family == "hf" and not (pretrained and shape_of(name)):
@@ -109,6 +111,15 @@ def _own(origin: Origin, family: str) -> nn.Module:
     if not colon or not (place.endswith(".py") or _exists(place)):
         raise UnknownName("model family", family, [f"{known}:" for known in FAMILIES])
     return _function.build(origin.spec, origin)
+
+
+def _need_image(origin: Origin, family: str) -> None:
+    if family in _OF_IMAGES and origin.inputs:
+        got = ", ".join(f"`{s.name}` {s.dtype}{list(s.shape[1:])}" for s in origin.inputs)
+        raise ModelError(
+            f"`{origin.spec}` takes one image [channels, height, width], the data gives {got}; give"
+            " images, or a model of sequences (`rnn:lstm`, `hf:bert-mini`)"
+        )
 
 
 def _need(package: str, spec: str) -> None:
