@@ -13,13 +13,18 @@ from fettle.graph._ranges import non_negative_values
 
 def to_unsigned(graph: ir.Graph) -> None:
     """Turn the symmetric int8 activations of `graph` into uint8, and what depends on them."""
-    non_negative = non_negative_values(graph)
-    for quantizer in activation_quantizers(graph):
-        _to_uint8(graph, quantizer, quantizer.source in non_negative)
+    unsigned_activations(graph)
     for node in list(graph):
         if node.op_type == "Gemm":
             _quantize_bias(graph, node)
     move_integers(graph)
+
+
+def unsigned_activations(graph: ir.Graph) -> None:
+    """Turn the symmetric int8 activations of `graph` into uint8, and nothing else."""
+    non_negative = non_negative_values(graph)
+    for quantizer in activation_quantizers(graph):
+        _to_uint8(graph, quantizer, quantizer.source in non_negative)
 
 
 def _to_uint8(graph: ir.Graph, quantizer: ActivationQuantizer, non_negative: bool) -> None:
