@@ -25,8 +25,8 @@ def add_model(parser: argparse.ArgumentParser, required: bool = True) -> None:
         "--model",
         required=required,
         metavar="M",
-        help="cifar:resnet20, torchvision:NAME, timm:NAME, file.py:function, module:function,"
-        " a folder that `fettle train` wrote, or an .onnx file",
+        help="cifar:resnet20, torchvision:NAME, timm:NAME, hf:NAME, hf:FOLDER, rnn:lstm,"
+        " file.py:function, module:function, a folder that `fettle train` wrote, or an .onnx file",
     )
     parser.add_argument(
         "--weights", metavar="W", help="a .safetensors file (or .pt, read without pickles)"
@@ -39,8 +39,8 @@ def add_data(parser: argparse.ArgumentParser, required: bool = True) -> None:
         "--data",
         required=required,
         metavar="D",
-        help="digits, npz:FILE, imagefolder:DIR, torchvision:CIFAR10, cifar10:DIR,"
-        " file.py:function, or noise:3x224x224 for speed alone",
+        help="digits, npz:FILE, imagefolder:DIR, torchvision:CIFAR10, cifar10:DIR, text:FILE.csv,"
+        " rows:SOURCE, file.py:function; noise:3x224x224 or tokens:128 for speed alone",
     )
     parser.add_argument(
         "--seed", type=at_least(0), default=0, help="of splits, weights and training"

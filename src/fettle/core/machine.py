@@ -28,6 +28,8 @@ PACKAGES = (
     "torch",
     "torchvision",
     "timm",
+    "transformers",
+    "tokenizers",
     "torchao",
     "torch-pruning",
     "lightning-fabric",

@@ -30,6 +30,7 @@ INSTALL = {
     "torchvision": "pip install 'fettle[vision]'",
     "timm": "pip install 'fettle[vision]'",
     "transformers": "pip install 'fettle[text]'",
+    "tokenizers": "pip install 'fettle[text]'",
     "PIL": "pip install 'fettle[vision]'",
     "openvino": "pip install 'fettle[openvino]'",
     "tensorrt": "pip install 'fettle[tensorrt]'",

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _WORKING = (
     *("fettle", "torch", "torchvision", "timm", "torchao", "torch-pruning", "lightning-fabric"),
-    *("onnx", "onnx-ir", "onnxscript"),
+    *("onnx", "onnx-ir", "onnxscript", "transformers", "tokenizers"),
 )
 
 
@@ -75,10 +75,10 @@ class Source:
         """Return the files that the model is made of, in a fixed order."""
         if self.is_onnx:
             return models.onnx_files(self.spec)
-        code, folder = Path(self.spec.rpartition(":")[0]), Path(self.spec)
+        code, folder = Path(self.spec.rpartition(":")[0]), Path(self.spec.removeprefix("hf:"))
         own = [code] if code.suffix == ".py" else []
-        if (folder / "structure.json").is_file():
-            own = sorted(folder.iterdir())
+        if folder.is_dir():
+            own = sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors"))
         return [*own, *([Path(self.weights)] if self.weights else [])]
 
 
