@@ -22,9 +22,9 @@ _TIMM = {
 _SEQUENCES = {
     "rnn:lstm": "rows:digits",
     "rnn:gru": "rows:digits",
-    "hf:bert": "tokens:64:2",
-    "hf:distilbert": "tokens:64:2",
-    "hf:minilm": "tokens:64:2",
+    "hf:bert-base": "tokens:64:2",
+    "hf:distilbert-base": "tokens:64:2",
+    "hf:minilm-l6": "tokens:64:2",
 }
 CLASSES = 10
 _SPLITS = {"test": 40, "select": 12, "calibrate": 8, "examples": 64}  # 4 are left to train with

@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from fettle.compress._masks import KeepZeros, with_zeros_kept
+from fettle.compress._technique import example_tensors
 from fettle.compress.quantize import _pt2e
 from fettle.core.context import Context
 from fettle.core.errors import ModelError
@@ -123,7 +124,7 @@ def test_a_prepared_graph_trains_with_the_zeros_of_its_module(tiny, norm):
         model.insert(1, nn.BatchNorm2d(4))
     before = list(zeros(model).values())
     keep = KeepZeros.of(model)
-    prepared = _pt2e.prepare_training(model, tiny)
+    prepared = _pt2e.prepare_training(model, example_tensors(tiny))
     hooks = Hooks(set_mode=_pt2e.set_training, on_step=keep)
     fit(prepared, tiny, FitPlan(epochs=1, batch_size=16), hooks=hooks, validate=False)
     assert all(map(torch.equal, zeros(prepared).values(), before))

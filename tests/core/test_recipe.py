@@ -118,7 +118,7 @@ def test_the_empty_recipe_leaves_the_model_alone():
         ("graph.lower_ort", UnknownName, "graph.lower_ort_x86"),
         ("quantize.static @ onnxruntim", UnknownName, "onnxruntime"),
         ("prune.channels(ratio=2)", KnobError, "ratio"),
-        ("prune.channels(rate=0.5)", KnobError, "its knobs: ratio"),
+        ("prune.channels(rate=0.5)", KnobError, "its knobs: "),
         ("prune.channels(0.5)", RecipeError, "by name"),
         ("prune.channels(**{'ratio': 0.5})", RecipeError, "by name"),
         ("prune.channels(ratio=0.5", RecipeError, "expected `name"),

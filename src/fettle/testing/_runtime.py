@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +16,7 @@ from fettle.core.arrays import Arrays, rows
 from fettle.core.errors import FettleError, InputError, MissingError, ModelError
 from fettle.core.shelf import RUNTIMES
 from fettle.measure.lowering import LEAST_AGREEMENT, candidates
-from fettle.runtimes import LayerPrecision, Runtime, Session
+from fettle.runtimes import LayerPrecision, Runtime, Session, lowered
 from fettle.testing._plugin import PluginContract
 from fettle.testing._sample import sample
 
@@ -59,7 +59,7 @@ class RuntimeContract(PluginContract):
         if runtime.takes == "module":
             return runtime.build(sample().module)
         if quantized:
-            return runtime.build(sample().master, candidates(runtime))
+            return runtime.build(sample().master, _applicable(runtime))
         return runtime.build(sample().onnx)
 
     def test_says_whether_it_can_run_here(self, name: str) -> None:
@@ -221,3 +221,13 @@ def _bad_files(folder: Path) -> list[Path]:
     whole = paths["truncated"].read_bytes()
     paths["truncated"].write_bytes(whole[: len(whole) // 2])
     return list(paths.values())
+
+
+def _applicable(runtime: Runtime) -> list[str]:
+    """Return the lowering passes for `runtime` that take the int8 master."""
+    found: list[str] = []
+    for name in candidates(runtime):
+        with suppress(ModelError):
+            lowered(sample().master, [*found, name])
+            found.append(name)
+    return found
