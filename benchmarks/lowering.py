@@ -39,7 +39,7 @@ MODELS = {
     "bert_4x256": (f"{HERE}/_encoders.py:bert", TOKENS),
 }
 ENGINES = ("onnxruntime", "openvino")
-PLAN = measure.Plan(seconds=30, rounds=24, samples=300)
+PLAN = measure.Plan(seconds=16, rounds=24, samples=300)
 CALIBRATION = 32
 
 
