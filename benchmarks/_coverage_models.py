@@ -27,6 +27,13 @@ _SEQUENCES = {
     "hf:minilm-l6": "tokens:64:2",
 }
 CLASSES = 10
+_LARGE = """
+    convnext_base convnext_large efficientnet_b5 efficientnet_b6 efficientnet_b7
+    efficientnet_v2_l efficientnet_v2_m regnet_x_16gf regnet_x_32gf regnet_x_8gf regnet_y_128gf
+    regnet_y_16gf regnet_y_32gf regnet_y_8gf resnext101_32x8d resnext101_64x4d swin_b swin_v2_b
+    vgg11 vgg13 vgg13_bn vgg16 vgg16_bn vgg19 vgg19_bn vit_b_16 vit_b_32 vit_h_14 vit_l_16
+    vit_l_32 wide_resnet101_2 wide_resnet50_2 densenet161 densenet201 resnet152 maxvit_t
+"""  # walked last
 _SPLITS = {"test": 40, "select": 12, "calibrate": 8, "examples": 64}  # 4 are left to train with
 
 
@@ -46,7 +53,8 @@ class Subject:
 
 def subjects() -> list[Subject]:
     """Return all of them, with the size of image that each was made for."""
-    return [*_torchvision(), *_timm(), *_sequences()]
+    everyone = [*_torchvision(), *_timm(), *_sequences()]
+    return sorted(everyone, key=lambda s: s.model.partition(":")[2] in _LARGE.split())
 
 
 def options(subject: Subject) -> dict[str, int]:

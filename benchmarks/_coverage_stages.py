@@ -17,9 +17,9 @@ from fettle import models, tasks
 from fettle.core.recipe import parse_step
 from fettle.core.shelf import RUNTIMES
 from fettle.export import export_onnx
+from fettle.measure import lowering
 from fettle.measure.latency import Plan, ratio, time_interleaved
 from fettle.measure.latency import Subject as Timed
-from fettle.measure.lowering import choose_lowering
 from fettle.measure.quality import run_batch
 from fettle.models._torchvision import import_torchvision
 from fettle.runtimes import Runtime
@@ -31,7 +31,8 @@ import torchao.quantization.pt2e  # noqa: E402, F401
 
 ENGINES = ("onnxruntime", "openvino")
 FAR = 0.5  # mean difference over mean output: past this it is another function
-_PLAN = Plan(seconds=2.0, rounds=6, samples=100, settle_seconds=0.02, warmup_seconds=0.1)
+_PLAN = Plan(seconds=1.0, rounds=6, samples=60, settle_seconds=0.02, warmup_seconds=0.1)
+lowering._PLAN = Plan(seconds=0.4, rounds=6, samples=40, settle_seconds=0.01, warmup_seconds=0.02)
 _SMALL = {"samples": 8, "batch_size": 4}
 
 Found = dict[str, Any]
@@ -140,8 +141,8 @@ def _compared(before: Path, after: Path, engine: Runtime, inputs: dict) -> Found
     one = {name: array[:1] for name, array in inputs.items()}
     plain = engine.build(before)
     try:
-        lowering, _ = choose_lowering(after, engine, inputs)
-        session = engine.build(after, lowering)
+        passes, _ = lowering.choose_lowering(after, engine, inputs)
+        session = engine.build(after, passes)
         a, b = (_first(run_batch(s, inputs)) for s in (plain, session))
         apart = float(np.abs(a - b).mean() / max(np.abs(a).mean(), 1e-9))
         timed = [Timed("plain", partial(run_batch, plain, one)),
@@ -155,7 +156,7 @@ def _compared(before: Path, after: Path, engine: Runtime, inputs: dict) -> Found
         plain.close()
     if not np.isfinite(apart) or apart > FAR:
         return {"refused": f"computes something else: {apart:.2g} of the mean output"}
-    return {"apart": apart, "speed": gain.value, "lowering": list(lowering)}
+    return {"apart": apart, "speed": gain.value, "lowering": list(passes)}
 
 
 def _engine(name: str) -> Runtime:
