@@ -63,12 +63,16 @@ def help_of(parser: argparse.ArgumentParser) -> str:
     return parser.format_help()
 
 
+def _plural(noun: str) -> str:
+    return f"{noun}es" if noun.endswith("s") else f"{noun}s"
+
+
 def plugins_page() -> str:
     """Return the card and the knobs of every plug-in."""
     parts = [GENERATED, "# Plug-ins", "", "One module each; the folder is the registry.", ""]
     for shelf in SHELVES:
         if shelf.names():
-            parts += [f"## {shelf.kind.capitalize()}s", ""]
+            parts += [f"## {_plural(shelf.kind.capitalize())}", ""]
             for name in shelf.names():
                 parts += [*plugin_section(shelf, name), ""]
     return "\n".join(parts)

@@ -20,11 +20,15 @@ def to_unsigned(graph: ir.Graph) -> None:
     move_integers(graph)
 
 
-def unsigned_activations(graph: ir.Graph) -> None:
-    """Turn the symmetric int8 activations of `graph` into uint8, and nothing else."""
+def unsigned_activations(graph: ir.Graph, signed_too: bool = True) -> None:
+    """Turn the symmetric int8 activations of `graph` into uint8, and nothing else.
+
+    Without `signed_too`, tensors that may be negative stay as they are.
+    """
     non_negative = non_negative_values(graph)
     for quantizer in activation_quantizers(graph):
-        _to_uint8(graph, quantizer, quantizer.source in non_negative)
+        if signed_too or quantizer.source in non_negative:
+            _to_uint8(graph, quantizer, quantizer.source in non_negative)
 
 
 def _to_uint8(graph: ir.Graph, quantizer: ActivationQuantizer, non_negative: bool) -> None:

@@ -56,7 +56,7 @@ def guide_row(trial: Trial) -> GuideRow | None:
         return _quantized(names, trial.runtime)
     if kinds:
         return GUIDE[_BY_KIND[kinds.pop()]]
-    half = trial.precision in _HALF or "graph.float16" in names
+    half = trial.precision in _HALF or {"graph.float16", "graph.half"} & set(names)
     return GUIDE["FP16"] if half else None
 
 

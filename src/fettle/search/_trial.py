@@ -133,6 +133,7 @@ def name_of(recipe: Recipe, precision: str) -> str:
         "graph.dynamic_int8": "INT8 dynamic",
         "graph.weight_only": f"{precision.upper()} weights",
         "graph.float16": "FP16 weights",
+        "graph.half": "FP16",
     }
     names = []
     for step in recipe.steps:

@@ -12,7 +12,8 @@ quantized inputs, and a tensor is quantized, once, when somebody asks for it.
   So the residual sums and layer norms of transformers, which some engines then compute wrongly,
   stay in float;
 - the output of a convolution (with its batch norm and ReLU) is always quantized, because
-  onnxruntime fuses a convolution only between two quantized tensors; a model's output never is.
+  onnxruntime fuses a convolution only between two quantized tensors; but a model's output never
+  is, nor what goes into a layer norm (OpenVINO computes a Swin wrongly behind such a one).
 """
 
 from __future__ import annotations
@@ -84,6 +85,8 @@ VIEWS = {
     _aten.unsqueeze.default,
     _aten.contiguous.default,
 }
+
+LAYER_NORMS = {_aten.layer_norm.default, _aten.rms_norm.default}
 
 # Their other inputs are parameters or indices, no activations.
 FIRST_ONLY = NORMS | {_aten.index_select.default}
@@ -160,6 +163,22 @@ def tail_of(node: Node) -> Node:
     return node
 
 
+def feeds_layer_norm(node: Node) -> bool:
+    """Say whether a layer norm reads what `node` makes, or what only moves its numbers."""
+    return any(
+        user.target in LAYER_NORMS
+        or _centres(user, node)
+        or (user.target in MOVERS | VIEWS and feeds_layer_norm(user))
+        for user in node.users
+    )
+
+
+def _centres(node: Node, value: Node) -> bool:
+    """Say whether `node` subtracts from `value` its own mean: a layer norm written out."""
+    means = (n for n in node.all_input_nodes if n.target is _aten.mean.dim)
+    return node.target is _aten.sub.Tensor and any(mean.args[0] is value for mean in means)
+
+
 def _wanted(nodes: list[Node], region: set[Node]) -> set[Node]:
     """Return the tensors (by the node that makes them) that somebody wants quantized."""
     wanted: set[Node] = set()
@@ -167,7 +186,7 @@ def _wanted(nodes: list[Node], region: set[Node]) -> set[Node]:
         if node.target in CONVOLUTIONS | LINEARS and _has_weight(node):
             wanted.add(_operands(node)[0])
         if node.target in CONVOLUTIONS and _has_weight(node):
-            wanted.add(tail_of(node))
+            wanted.update(tail for tail in (tail_of(node),) if not feeds_layer_norm(tail))
         elif node in region and node.target in COMBINERS | MOVERS:
             wanted.update(tensor_inputs(node))
             if node.target in MOVERS:
