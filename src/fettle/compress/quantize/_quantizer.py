@@ -142,7 +142,7 @@ def integer_region(nodes: Iterable[Node]) -> set[Node]:
             region.add(node)
         elif node.target in NORMS | RECTIFIERS | COMBINERS | MOVERS | VIEWS:
             inputs = tensor_inputs(node)
-            if inputs and all(n in region for n in inputs):
+            if inputs and all(n in region for n in inputs) and not _is_centre(node):
                 region.add(node)
     return region
 
@@ -163,13 +163,20 @@ def tail_of(node: Node) -> Node:
     return node
 
 
-def feeds_layer_norm(node: Node) -> bool:
+def _feeds_layer_norm(node: Node) -> bool:
     """Say whether a layer norm reads what `node` makes, or what only moves its numbers."""
     return any(
         user.target in LAYER_NORMS
         or _centres(user, node)
-        or (user.target in MOVERS | VIEWS and feeds_layer_norm(user))
+        or (user.target in MOVERS | VIEWS and _feeds_layer_norm(user))
         for user in node.users
+    )
+
+
+def _is_centre(node: Node) -> bool:
+    """Say whether `node` is the mean that a layer norm subtracts."""
+    return node.target is _aten.mean.dim and any(
+        _centres(reader, given) for given in tensor_inputs(node) for reader in given.users
     )
 
 
@@ -186,7 +193,7 @@ def _wanted(nodes: list[Node], region: set[Node]) -> set[Node]:
         if node.target in CONVOLUTIONS | LINEARS and _has_weight(node):
             wanted.add(_operands(node)[0])
         if node.target in CONVOLUTIONS and _has_weight(node):
-            wanted.update(tail for tail in (tail_of(node),) if not feeds_layer_norm(tail))
+            wanted.update(tail for tail in (tail_of(node),) if not _feeds_layer_norm(tail))
         elif node in region and node.target in COMBINERS | MOVERS:
             wanted.update(tensor_inputs(node))
             if node.target in MOVERS:
