@@ -107,3 +107,20 @@ def test_a_float_model_is_refused(build):
 def test_it_suits_x86_without_vnni(arch, isa, expected):
     cls = PASSES.load("graph.lower_ort_x86_7bit")
     assert cls.suits(Machine("cpu", arch, isa, 1)) is expected
+
+
+def test_a_transposed_weight_is_halved_too(build, run):
+    weight = RNG.integers(-127, 128, (8, 8)).astype(np.int8)  # outputs, inputs
+    weight[0, 0] = 127
+    scale = RNG.uniform(0.001, 0.02, 8).astype(F)
+    held = {"s": S, "z": np.array(0, np.int8), "w": weight, "t": scale}
+    graph = build(
+        [("QuantizeLinear", ["x", "s", "z"], ["q"]), ("DequantizeLinear", ["q", "s", "z"], ["a"]),
+         ("DequantizeLinear", ["w", "t"], ["b"], {"axis": 0}),
+         ("Transpose", ["b"], ["c"], {"perm": [1, 0]}), ("MatMul", ["a", "c"], ["y"])],
+        held, inputs={"x": ["n", 8]},
+    )  # fmt: skip
+    numbers, scales = parts(lowered(graph))
+    np.testing.assert_array_equal(scales, 2 * scale)
+    assert np.abs(numbers.astype(int)).max() <= 64
+    assert np.abs(2 * numbers.astype(int) - weight.T).max() <= 1

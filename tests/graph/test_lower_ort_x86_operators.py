@@ -136,3 +136,39 @@ def test_it_suits_any_x86():
     cls = PASSES.load("graph.lower_ort_x86_operators")
     assert cls.suits(Machine("cpu", "x86_64", ("avx2",), 1))
     assert not cls.suits(Machine("cpu", "aarch64", (), 1))
+
+
+def gated_layer(build, bias, also_read=False):
+    """A quantized convolution, and a hard-sigmoid of what it makes."""
+    rng = np.random.default_rng(3)
+    held = {"s": S, "t": T, "e": F(1 / 127), "z": np.array(0, np.int8),
+            "w": rng.integers(-127, 128, (5, 4, 1, 1)).astype(np.int8), "v": np.full(5, 0.01, F),
+            "u": np.zeros(5, np.int8), "o": rng.normal(0, 1, 5).astype(F)}  # fmt: skip
+    last = ("Add", ["h", "n"], ["y"]) if also_read else ("Identity", ["h"], ["y"])
+    return held, build(
+        [("QuantizeLinear", ["x", "s", "z"], ["q"]), ("DequantizeLinear", ["q", "s", "z"], ["a"]),
+         ("DequantizeLinear", ["w", "v", "u"], ["d"], {"axis": 0}),
+         ("Conv", ["a", "d", "o"] if bias else ["a", "d"], ["c"]),
+         ("QuantizeLinear", ["c", "t", "z"], ["m"]), ("DequantizeLinear", ["m", "t", "z"], ["n"]),
+         ("HardSigmoid", ["n"], ["g"], {"alpha": 1 / 6}),
+         ("QuantizeLinear", ["g", "e", "z"], ["p"]), ("DequantizeLinear", ["p", "e", "z"], ["h"]),
+         last],
+        held, inputs={"x": ["n", 4, 1, 1]},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_convolution_makes_its_gate_by_saturating(build, run, bias):
+    held, graph = gated_layer(build, bias)
+    result = lowered(graph)
+    assert not {"Add", "HardSigmoid"} & {node.op_type for node in result.graph}
+    weight = held["w"].reshape(5, 4) * held["v"].astype(float)[:, None]
+    made = inside() @ weight.T + (held["o"] if bias else 0)
+    found = run(result, {"x": X[:, :, None, None]})["y"].reshape(-1, 5)
+    assert np.abs(found - hard(made)).max() <= 1 / 510 + 1e-6
+
+
+def test_a_convolution_that_others_read_keeps_its_own_scale(build):
+    _, graph = gated_layer(build, True, also_read=True)
+    result = lowered(graph)
+    assert any(node.name and "shifted" in node.name for node in result.graph)

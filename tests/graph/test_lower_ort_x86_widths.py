@@ -130,3 +130,11 @@ def test_it_suits_any_x86():
     cls = PASSES.load("graph.lower_ort_x86_widths")
     assert cls.suits(Machine("cpu", "x86_64", (), 1))
     assert not cls.suits(Machine("cpu", "aarch64", (), 1))
+
+
+def test_nothing_is_left_that_nobody_reads(build):
+    result = lowered(block(build))
+    unread = [
+        n for n in result.graph if not any(v.uses() or v.is_graph_output() for v in n.outputs)
+    ]
+    assert unread == []

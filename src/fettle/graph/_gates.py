@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from fettle.graph._constants import set_type
+from fettle.graph._constants import add_constant, set_type
 from fettle.graph._pairs import lowest, node_before, quantized_again, quantized_constant
 from fettle.graph._quantized import constant_of, only_quantized
+from fettle.graph._weights import stored_weight
 
 _STEPS = 255
 _GATES = {"HardSigmoid", "Sigmoid"}
@@ -72,7 +73,54 @@ def _lower_hard_sigmoid(graph: ir.Graph, node: ir.Node, zero: np.ndarray) -> boo
     )
     if alpha <= 0 or beta <= 0:
         return False
-    return _replace_quantized(graph, node, _hard_gate(graph, node, zero, alpha, beta))
+    if not _shift_layer(graph, node, zero, (alpha, beta)):
+        _replace_quantized(graph, node, _hard_gate(graph, node, zero, alpha, beta))
+    return True
+
+
+def _shift_layer(
+    graph: ir.Graph, node: ir.Node, zero: np.ndarray, line: tuple[float, float]
+) -> bool:
+    """Put the gate's shift into the bias of the convolution that it alone reads, if there is one.
+
+    What saturates then is the convolution's own quantization: nothing is left to compute.
+    """
+    pair = _pair_before(node)
+    layer = pair[0].inputs[0].producer() if pair and pair[0].inputs[0] is not None else None
+    if layer is None or layer.op_type != "Conv" or not _reads_alone(pair[0], layer.outputs[0]):
+        return False
+    weight, alpha, beta = stored_weight(layer), *line
+    bias = constant_of(layer.inputs[2]) if len(layer.inputs) > 2 else np.float32(0)
+    if weight is None or bias is None:
+        return False
+    shifted = np.broadcast_to(bias + np.float32(beta / alpha), weight.shape[:1])
+    if len(layer.inputs) < 3:
+        layer.resize_inputs(3)
+    name = f"{node.outputs[0].name}_bias"
+    layer.replace_input_with(2, add_constant(graph, name, np.ascontiguousarray(shifted)))
+    step = 1 / _STEPS
+    gate = quantized_again(graph, layer.outputs[0], node, (step / alpha, step), lowest(zero))
+    _replace_quantized(graph, node, gate)
+    for dead in reversed(pair):
+        graph.remove(dead, safe=True)
+    return True
+
+
+def _pair_before(node: ir.Node) -> list[ir.Node]:
+    """Return the quantizer and the dequantizer before a node that alone reads them, or nothing."""
+    value, pair = node.inputs[0], list[ir.Node]()
+    reader = node
+    for op in ("DequantizeLinear", "QuantizeLinear"):
+        maker = value.producer() if value is not None else None
+        if value is None or maker is None or maker.op_type != op or not _reads_alone(reader, value):
+            return []
+        pair.insert(0, maker)
+        reader, value = maker, maker.inputs[0]
+    return pair
+
+
+def _reads_alone(reader: ir.Node, value: ir.Value) -> bool:
+    return [u.node for u in value.uses()] == [reader] and not value.is_graph_output()
 
 
 def _lower_sigmoid(graph: ir.Graph, node: ir.Node, zero: np.ndarray) -> bool:
@@ -104,7 +152,7 @@ def _hard_gate(
     return quantized_again(graph, moved, node, (step / alpha, step), lowest(zero))
 
 
-def _replace_quantized(graph: ir.Graph, node: ir.Node, gate: ir.Value) -> bool:
+def _replace_quantized(graph: ir.Graph, node: ir.Node, gate: ir.Value) -> None:
     """Let everyone read the gate as it is quantized here, not quantized a second time."""
     for usage in list(node.outputs[0].uses()):
         reader = usage.node
@@ -115,7 +163,7 @@ def _replace_quantized(graph: ir.Graph, node: ir.Node, gate: ir.Value) -> bool:
                 dequantize.outputs[0].replace_all_uses_with(gate)
                 graph.remove(dequantize, safe=True)
             graph.remove(reader, safe=True)
-    return _replace(graph, node, gate)
+    _replace(graph, node, gate)
 
 
 def _replace(graph: ir.Graph, node: ir.Node, value: ir.Value) -> bool:

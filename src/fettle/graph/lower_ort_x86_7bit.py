@@ -24,6 +24,7 @@ from fettle.core.machine import Machine
 from fettle.graph._constants import add_constant
 from fettle.graph._pass import GraphPass
 from fettle.graph._quantized import activation_quantizers, constant_of, weighted_nodes
+from fettle.graph._transposed import straighten_weights
 from fettle.graph._unsigned import to_unsigned
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class LowerOrtX867bit(GraphPass):
     def apply(self, model: ir.Model, task: Task | None) -> ir.Model:
         """Halve the weights, then rewrite the activations."""
         del task
+        straighten_weights(model.graph)
         for node in list(weighted_nodes(model.graph)):
             _halve(model.graph, node)
         to_unsigned(model.graph)

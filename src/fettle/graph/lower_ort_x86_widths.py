@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from fettle.core.errors import ModelError
 from fettle.core.machine import Machine
@@ -50,4 +51,7 @@ class LowerOrtX86Widths(GraphPass):
         del task
         widen_input(model.graph)
         widen_depthwise(model.graph)
+        common.RemoveUnusedNodesPass()(
+            model
+        )  # onnxruntime would dequantize on each run what nobody reads
         return model
