@@ -81,7 +81,7 @@ def test_one_example_is_enough():
 
 
 def test_images_of_another_shape_are_refused():
-    with pytest.raises(ModelError, match="can't be captured"):
+    with pytest.raises(ModelError, match="can't run the model on the task's inputs"):
         technique("quantize.static")(net(), Spoiled(lambda images: images[..., :6]))
 
 

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from fettle.compress._teacher import Teacher
 from fettle.core.arrays import Batch
 from fettle.tasks import Task
+from fettle.train import first_output
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class DistillingLoss:
 
     def __call__(self, model: nn.Module, inputs: tuple[Tensor, ...], batch: Batch) -> Tensor:
         """Return the loss of one batch as a scalar."""
-        student: Tensor = model(*inputs)
+        student = first_output(model(*inputs))  # nets with heads for training return several
         hard = self.task.loss(student, batch, self.how.label_smoothing)
         if self.how.alpha == 0:
             return hard

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -10,6 +9,8 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from fettle.compress._plain import copied, make_plain
+from fettle.compress._soundness import check_sound
 from fettle.core.context import Context
 from fettle.core.errors import CheckFailed, ModelError
 from fettle.core.plugin import Plugin
@@ -37,27 +38,47 @@ class Technique(Plugin):
 
         Raises:
             ModelError: the technique can't work on this model.
+            DataError: the task's inputs are no finite numbers.
             CheckFailed: what came out computes no finite outputs of the right shape.
         """
-        self.requires(model, task)
         with torch.random.fork_rng(devices=[]):  # torch's global generator is the caller's
+            own = self._copied(model)
+            self.requires(own, task)
             torch.manual_seed(self.context.seed)
-            result = self.apply(copy.deepcopy(model), task)
+            result = self.apply(own, task)
         self.ensures(result, task)
         return result
 
     def requires(self, model: nn.Module, task: Task) -> None:
         """Raise ModelError when the technique can't work on `model`."""
-        del task
         if isinstance(model, torch.fx.GraphModule):
             raise ModelError(
                 f"`{self.name()}` works on a plain torch module, but an earlier step has converted"
                 " the model to a quantized graph; quantization comes last in a recipe"
             )
+        check_sound(self.name(), model, task)
 
     @abstractmethod
     def apply(self, model: nn.Module, task: Task) -> nn.Module:
-        """Return the compressed model; `model` is the technique's own copy."""
+        """Return the compressed model; `model` is the technique's own copy, in evaluation mode."""
+
+    def _copied(self, model: nn.Module) -> nn.Module:
+        """Return a copy with plain weights, in evaluation mode; a graph is refused later on."""
+        if isinstance(model, torch.fx.GraphModule):
+            return model
+        try:
+            plain = copied(model).eval()
+        except Exception as error:  # what torch, or a module's own code, says to being copied
+            raise ModelError(
+                f"`{self.name()}` works on a copy, and this model can't be copied ({error}); hold"
+                " no tensors with a gradient's history in its modules"
+            ) from error
+        if names := make_plain(plain):
+            self.context.progress.say(
+                f"`{self.name()}` takes computed weights as they are now: {', '.join(names[:4])}"
+                f"{' …' if len(names) > 4 else ''}"
+            )
+        return plain
 
     def ensures(self, model: nn.Module, task: Task) -> None:
         """Raise CheckFailed unless the outputs on example inputs are finite and well shaped."""

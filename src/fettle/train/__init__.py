@@ -1,6 +1,6 @@
 """One plain fit loop: mixed precision, several devices, checkpoint and resume, progress."""
 
-from fettle.train._tensors import device_of, first_output, inputs_of
+from fettle.train._tensors import device_of, first_output, inputs_of, refuse_nan
 from fettle.train.evaluate import accuracy, predict
 from fettle.train.fit import fit
 from fettle.train.history import EpochRecord, History
@@ -19,5 +19,6 @@ __all__ = [
     "inputs_of",
     "keep_mode",
     "predict",
+    "refuse_nan",
     "switch_mode",
 ]

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from fettle.core.arrays import Batch
-from fettle.core.errors import CheckFailed
+from fettle.core.errors import CheckFailed, DataError
 from fettle.core.hashing import fingerprint
 from fettle.train._job import Job
 from fettle.train._optimizer import make_optimizer, set_lr
-from fettle.train._tensors import first_output, inputs_of
+from fettle.train._tensors import first_output, inputs_of, refuse_nan
 
 _LEAST_SCALE = 2.0**-14
 
@@ -32,6 +32,7 @@ class Stepper:
 
         Raises:
             CheckFailed: the loss is not finite; the weights are still those before the step.
+            DataError: that is so because the inputs aren't.
         """
         self._seed(step)
         set_lr(self.optimizer, self.job.plan.lr_factor(step, total))
@@ -40,7 +41,7 @@ class Stepper:
         for left, batch in zip(reversed(range(len(batches))), batches, strict=True):
             with self.fabric.no_backward_sync(self.module, enabled=left > 0):
                 loss = self._loss(batch) / len(batches)
-                mean += self._finite(loss, step)
+                mean += self._finite(loss, batch, step)
                 self.fabric.backward(loss)
         self._clip()
         self.wrapped_optimizer.step()
@@ -61,6 +62,18 @@ class Stepper:
         torch.manual_seed(int(digits, 16) >> 1)
 
     def _loss(self, batch: Batch) -> Tensor:
+        try:
+            return self._computed(batch)
+        except Exception as error:
+            refuse_nan(batch.inputs)  # observers of ranges raise of them
+            if len(batch) == 1:  # so do batch norms
+                raise DataError(
+                    f"the model can't be trained on batches of one example ({error}); raise"
+                    " `batch_size`, or give the training split more examples"
+                ) from error
+            raise
+
+    def _computed(self, batch: Batch) -> Tensor:
         inputs = inputs_of(batch, self.job.task, self.fabric.device)
         if self.job.hooks.loss:
             return self.job.hooks.loss(self.module, inputs, batch)
@@ -77,9 +90,10 @@ class Stepper:
                 error_if_nonfinite=False,
             )
 
-    def _finite(self, loss: Tensor, step: int) -> float:
+    def _finite(self, loss: Tensor, batch: Batch, step: int) -> float:
         value = float(loss.detach())
         if not math.isfinite(value):
+            refuse_nan(batch.inputs)
             raise self._diverged(f"the loss is {value}", step)
         return value
 

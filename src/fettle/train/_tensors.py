@@ -6,10 +6,11 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fettle.core.arrays import Batch
+from fettle.core.arrays import Arrays, Batch
 from fettle.core.errors import DataError, ModelError
 from fettle.tasks import Task
 
@@ -29,6 +30,20 @@ def inputs_of(batch: Batch, task: Task, device: torch.device) -> tuple[Tensor, .
         )
     # A copy: from_numpy() warns about arrays that can't be written, such as memory maps.
     return tuple(torch.tensor(batch.inputs[name]).to(device) for name in names)
+
+
+def refuse_nan(inputs: Arrays) -> None:
+    """Raise DataError if an input holds NaN or infinity; for use when a result does.
+
+    Raises:
+        DataError: as it says.
+    """
+    for name, array in inputs.items():
+        if array.dtype.kind in "fc" and not np.isfinite(array).all():
+            raise DataError(
+                f"finite numbers were expected, but the input `{name}` holds NaN or infinity in"
+                " some examples; mend or drop those"
+            )
 
 
 def first_output(outputs: Any) -> Tensor:

@@ -30,7 +30,7 @@ from fettle.compress.distill._student import teacher_and_student
 from fettle.core.arrays import Batch
 from fettle.core.knobs import Choice, Range, Text
 from fettle.tasks import Task
-from fettle.train import FitPlan, Hooks, fit
+from fettle.train import FitPlan, Hooks, first_output, fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ class DecoupledLoss:
 
     def __call__(self, model: nn.Module, inputs: tuple[Tensor, ...], batch: Batch) -> Tensor:
         """Return the loss of one batch as a scalar."""
-        student: Tensor = model(*inputs)
+        student = first_output(model(*inputs))
         targets = torch.as_tensor(batch.targets, device=student.device)
         parts = decoupled_losses(student, self.teacher(inputs, batch), targets, self.temperature)
         soft = self.weights[0] * parts[0] + self.weights[1] * parts[1]

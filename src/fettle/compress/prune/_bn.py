@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fettle.tasks import Task
-from fettle.train import device_of, inputs_of
+from fettle.train import device_of, inputs_of, refuse_nan
 
 
 class _Sums:
@@ -32,11 +32,13 @@ class _Sums:
         self.total, self.squares = self.total + x.sum(1), self.squares + x.pow(2).sum(1)
 
     def write(self, norm: _BatchNorm) -> None:
-        """Put mean and unbiased variance into the norm."""
+        """Put mean and unbiased variance into the norm, unless all it saw was constant."""
         if self.count < 2 or norm.running_mean is None or norm.running_var is None:
             return
         mean = self.total / self.count
         variance = (self.squares - self.count * mean.pow(2)).clamp(min=0) / (self.count - 1)
+        if not variance.any():  # a norm would divide by nothing but its ε
+            return
         norm.running_mean.copy_(mean)
         norm.running_var.copy_(variance)
 
@@ -58,6 +60,7 @@ def restimate(model: nn.Module, task: Task, batches: int, batch_size: int = 256)
         norm.train()
     try:
         for batch in itertools.islice(task.batches("train", batch_size), batches if norms else 0):
+            refuse_nan(batch.inputs)  # which would get into all statistics
             if len(next(iter(batch.inputs.values()))) > 1:
                 model(*inputs_of(batch, task, device_of(model)))
     finally:

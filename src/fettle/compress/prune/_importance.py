@@ -22,8 +22,10 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from fettle.compress.prune._groups import Group
+from fettle.core.arrays import Batch
+from fettle.core.errors import ModelError
 from fettle.tasks import Task
-from fettle.train import device_of, first_output, inputs_of
+from fettle.train import device_of, first_output, inputs_of, refuse_nan
 
 _WRITING = (
     tp.prune_conv_out_channels,
@@ -90,12 +92,33 @@ def _distances(members: Any) -> Tensor | None:
     return found / found.mean() if writers else None
 
 
+def backward(model: nn.Module, task: Task, batch: Batch) -> None:
+    """Add the gradient of the loss on one batch to that of the parameters.
+
+    Raises:
+        DataError: the batch holds NaN or infinity.
+        ModelError: there is no gradient, or it is not finite.
+    """
+    loss = task.loss(first_output(model(*inputs_of(batch, task, device_of(model)))), batch)
+    if not torch.isfinite(loss):
+        refuse_nan(batch.inputs)
+        raise ModelError(
+            f"importance by gradients needs a finite loss, and it is {loss.item()} on the training"
+            " data; mend the model, or choose another `importance`"
+        )
+    if not loss.requires_grad:
+        raise ModelError(
+            "importance by gradients needs a model that has some, and none of its parameters wants"
+            " one; call `model.requires_grad_(True)`, or choose another `importance`"
+        )
+    loss.backward()  # type: ignore[no-untyped-call]
+
+
 def gather_gradients(model: nn.Module, task: Task, batches: int, batch_size: int) -> None:
     """Leave in every parameter the gradient of the loss over some batches of `train`."""
     model.zero_grad()
     for batch in itertools.islice(task.batches("train", batch_size), batches):
-        outputs = first_output(model(*inputs_of(batch, task, device_of(model))))
-        task.loss(outputs, batch).backward()  # type: ignore[no-untyped-call]
+        backward(model, task, batch)
     for parameter in model.parameters():
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)

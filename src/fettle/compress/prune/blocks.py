@@ -33,10 +33,11 @@ from fettle.compress.prune._bn import restimate
 from fettle.compress.prune._importance import gather_gradients
 from fettle.compress.prune._residual import Call, calls_of, cosine, residual_blocks
 from fettle.compress.prune._tuning import FineTuned
+from fettle.core.arrays import Batch
 from fettle.core.errors import ModelError
 from fettle.core.knobs import Choice, Range
 from fettle.tasks import Task
-from fettle.train import device_of, first_output, inputs_of
+from fettle.train import device_of, first_output, inputs_of, refuse_nan
 
 _BATCHES, _BATCH = 4, 64
 
@@ -95,8 +96,13 @@ def block_scores(
     if importance == "taylor":
         return _taylor(model, task, blocks)
     found = itertools.islice(task.batches("calibrate", _BATCH), _BATCHES)
-    batches = [inputs_of(batch, task, device_of(model)) for batch in found]
+    batches = [_sound(batch, task, device_of(model)) for batch in found]
     return (_shift if importance == "kl" else _turn)(model, blocks, batches)
+
+
+def _sound(batch: Batch, task: Task, device: torch.device) -> tuple[Tensor, ...]:
+    refuse_nan(batch.inputs)  # of which a score would be NaN, and any order as good as another
+    return inputs_of(batch, task, device)
 
 
 @torch.no_grad()

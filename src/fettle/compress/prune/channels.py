@@ -32,7 +32,7 @@ from torch import nn
 
 from fettle.compress._technique import Technique, example_tensors
 from fettle.compress.prune._bn import restimate
-from fettle.compress.prune._groups import WEIGHTED, ChannelGraph, Group
+from fettle.compress.prune._groups import WEIGHTED, ChannelGraph, Group, idle_layers
 from fettle.compress.prune._importance import KINDS, gather_gradients, scorer, scores_of
 from fettle.compress.prune._proof import provable
 from fettle.compress.prune._ranking import Ranking
@@ -98,22 +98,30 @@ class Channels(FineTuned, Technique):
         ranking = Ranking(self.ranking, self.round_to)
         wanted, gone = remove_channels(model, inputs, ratio, self.importance, ranking, original)
         model.zero_grad(set_to_none=True)
-        self._say(wanted, gone)
+        self.context.progress.say(told(self.name(), self.round_to, wanted, gone))
+        if gone and (idle := idle_layers(model, inputs)):
+            self.context.progress.say(
+                f"`{self.name()}` keeps the widths of layers that don't run on the examples:"
+                f" {', '.join(idle[:4])}; where other inputs reach them they may no longer fit"
+            )
         return bool(gone)
 
-    def _say(self, wanted: Collection[str], gone: Collection[str]) -> None:
-        left = [root for root in wanted if root not in gone]
-        if not wanted:
-            self.context.progress.say(
-                f"`{self.name()}` removed nothing: no width has a multiple of {self.round_to} near"
-                f" its share at ratio {self.ratio}; lower `round_to`"
-            )
-        elif left:
-            self.context.progress.say(
-                f"`{self.name()}` leaves {len(left)} of {len(wanted)} groups of channels as they"
-                " are, since they can't be removed without changing what is computed:"
-                f" {', '.join(left[:4])}{' …' if len(left) > 4 else ''}"
-            )
+
+def told(name: str, round_to: int, wanted: Collection[str], gone: Collection[str]) -> str:
+    """Return what technique `name` made of the groups of channels that were to lose some."""
+    left = [root for root in wanted if root not in gone]
+    if not wanted:
+        return (
+            f"`{name}` removed nothing: no width has a multiple of {round_to} near its share;"
+            " lower `round_to`, or raise `ratio`"
+        )
+    if not left:
+        return f"`{name}` removed channels of {len(gone)} groups"
+    return (
+        f"`{name}` leaves {len(left)} of {len(wanted)} groups of channels as they are, since they"
+        " can't be removed without changing what is computed:"
+        f" {', '.join(left[:4])}{' …' if len(left) > 4 else ''}"
+    )
 
 
 def remove_channels(

@@ -21,14 +21,14 @@ import copy
 from dataclasses import dataclass
 from typing import Annotated
 
-from torch import nn
+from torch import Tensor, nn
 
 from fettle.compress._technique import Technique, example_tensors
 from fettle.compress.prune._groups import Group
 from fettle.compress.prune._importance import gather_gradients
 from fettle.compress.prune._ranking import Ranking
 from fettle.compress.prune._tuning import FineTuned
-from fettle.compress.prune.channels import remove_channels
+from fettle.compress.prune.channels import remove_channels, told
 from fettle.core.errors import ModelError
 from fettle.core.knobs import Choice, Range
 from fettle.tasks import Task
@@ -68,13 +68,20 @@ class Ffn(FineTuned, Technique):
             if self.importance == "taylor":
                 gather_gradients(model, task, _GRADIENT_BATCHES, _BATCH)
             inputs = tuple(t.to(device_of(model)) for t in example_tensors(task))
-            ranking = Ranking(self.ranking, self.round_to)
-            remove_channels(
-                model, inputs, self.ratio, self.importance, ranking, only=is_hidden_layer
-            )
+            self._narrow(model, inputs)
             model.zero_grad(set_to_none=True)
         self.fine_tune(model, teacher, task, self.epochs)
         return model
+
+    def _narrow(self, model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        ranking, kind = Ranking(self.ranking, self.round_to), self.importance
+        try:
+            wanted, gone = remove_channels(
+                model, inputs, self.ratio, kind, ranking, only=is_hidden_layer
+            )
+        except ModelError as error:
+            raise ModelError(str(error).replace("prune.channels", self.name())) from error
+        self.context.progress.say(told(self.name(), self.round_to, wanted, gone))
 
 
 def is_hidden_layer(group: Group) -> bool:

@@ -28,11 +28,12 @@ from torch import Tensor, nn
 
 from fettle.compress._technique import Technique, example_tensors
 from fettle.compress.prune._heads import Attention, attentions
+from fettle.compress.prune._importance import backward
 from fettle.compress.prune._tuning import FineTuned
 from fettle.core.errors import ModelError
 from fettle.core.knobs import Choice, Range
 from fettle.tasks import Task
-from fettle.train import device_of, first_output, inputs_of
+from fettle.train import device_of, first_output
 
 _BATCHES, _BATCH = 8, 64
 
@@ -137,8 +138,7 @@ def _taylor(model: nn.Module, task: Task, layers: Mapping[str, Attention]) -> di
     handles = [x.reader.register_forward_pre_hook(listen(path)) for path, x in layers.items()]
     try:
         for batch in itertools.islice(task.batches("train", _BATCH), _BATCHES):
-            outputs = first_output(model.eval()(*inputs_of(batch, task, device_of(model))))
-            task.loss(outputs, batch).backward()  # type: ignore[no-untyped-call]
+            backward(model.eval(), task, batch)
             for path, layer in layers.items():
                 found[path] += _felt(heard[path], layer.heads)
     finally:

@@ -97,7 +97,14 @@ def calibrate(prepared: GraphModule, batches: Iterable[Inputs]) -> None:
                 "finite numbers were expected for calibration, but a batch holds NaN or infinity,"
                 " from which no range can be taken; clean the data"
             )
-        prepared(*inputs)
+        try:
+            prepared(*inputs)
+        except Exception as error:  # torch's own guards, which are assertions
+            shapes = [tuple(tensor.shape) for tensor in inputs]
+            raise DataError(
+                f"a calibration batch of shapes {shapes} doesn't fit the graph, which was captured"
+                f" with the task's example inputs ({_first_line(error)}); give inputs of one shape"
+            ) from error
 
 
 def convert(prepared: GraphModule) -> GraphModule:
@@ -175,8 +182,11 @@ def capture(
 
 
 def _two(tensor: Tensor) -> Tensor:
-    """Return a batch of at least two: one example would be taken for a constant."""
-    return torch.cat([tensor, tensor]) if len(tensor) == 1 else tensor
+    """Return a batch of at least two: one example would be taken for a constant.
+
+    It is contiguous, because the graph of a cut-out view takes nothing but such views.
+    """
+    return torch.cat([tensor, tensor]) if len(tensor) == 1 else tensor.contiguous()
 
 
 def _refuse_nothing(prepared: GraphModule) -> None:

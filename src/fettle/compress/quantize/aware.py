@@ -26,6 +26,7 @@ from typing import Annotated
 import torch
 from torch import nn
 from torch.fx import GraphModule
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from fettle.compress._distillation import Distillation, DistillingLoss
 from fettle.compress._masks import EachStep, with_zeros_kept
@@ -33,6 +34,7 @@ from fettle.compress._technique import Technique, example_tensors
 from fettle.compress.quantize import _pt2e
 from fettle.compress.quantize._learned import KeepPositive, learn_scales, with_scales
 from fettle.compress.quantize._norms import Freeze, set_training
+from fettle.core.errors import DataError
 from fettle.core.knobs import Choice, Range
 from fettle.tasks import Task
 from fettle.train import FitPlan, Hooks, fit
@@ -58,6 +60,17 @@ class Aware(Technique):
     scales: Annotated[
         str, Choice("observed", "learned"), "where scales come from: ranges seen, or training (LSQ)"
     ] = "observed"
+
+    def requires(self, model: nn.Module, task: Task) -> None:
+        """Refuse to train batch norms on single examples, which have no spread."""
+        super().requires(model, task)
+        norms = any(isinstance(module, _BatchNorm) for module in model.modules())
+        if norms and min(self.batch_size, task.size("train")) < 2:
+            raise DataError(
+                f"`{self.name()}` trains batch norms, and expects at least two examples in a step:"
+                f" got {task.size('train')} in the training split and `batch_size` ="
+                f" {self.batch_size}; give more of either, or use `quantize.static`"
+            )
 
     def apply(self, model: nn.Module, task: Task) -> nn.Module:
         """Return the trained and converted graph."""

@@ -8,7 +8,6 @@ whose ONNX file is faster still on most processors.
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Iterable
 from typing import Any
@@ -19,6 +18,8 @@ from torch.fx import GraphModule
 from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
 from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
 
+from fettle.compress._plain import copied, make_plain
+from fettle.compress._soundness import check_weights
 from fettle.compress.quantize import _pt2e
 from fettle.compress.quantize._batches import Arguments, arguments_of
 from fettle.compress.quantize._norms import fold_norms
@@ -50,7 +51,7 @@ def quantize_dynamic(model: nn.Module) -> nn.Module:
     """
     _refuse_converted(model)
     _warn_of_recurrent(model)
-    quantized = copy.deepcopy(model).eval()
+    quantized = _plain(model)
     names = _linear_layers(quantized)
     if not names:
         raise ModelError(
@@ -101,7 +102,7 @@ def quantize_static(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
     _warn_of_recurrent(model)
     found = arguments_of(model, batches)
     first = next(found)
-    prepared = _prepare(copy.deepcopy(model), first)
+    prepared = _prepare(_plain(model), first)
     _observe(prepared, first)
     for arguments in found:
         _observe(prepared, arguments)
@@ -115,6 +116,14 @@ def quantize_static(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
         quantized.__dict__.pop(name, None)
     _check(quantized, first)
     return quantized
+
+
+def _plain(model: nn.Module) -> nn.Module:
+    """Return a copy in evaluation mode, in which no weight is computed anew at each call."""
+    plain = copied(model).eval()
+    make_plain(plain)
+    check_weights("quantization", plain)
+    return plain
 
 
 def _prepare(model: nn.Module, first: Arguments) -> GraphModule:
