@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx
 import onnx_ir as ir
+from onnx_ir.passes.common import InlinePass
 
 from fettle.core.errors import ModelError
 
@@ -25,10 +26,17 @@ def raised(model: ir.Model, version: int) -> ir.Model:
         ModelError: onnx can't convert it.
     """
     _defaults_are_constants(model)
+    inline_functions(model)
     if opset_of(model) < version:
         model = _converted(model, version)
     model.ir_version = max(model.ir_version, _FORMATS[version])
     return model
+
+
+def inline_functions(model: ir.Model) -> None:
+    """Put the model's own functions where they are called: the converter loses them."""
+    if model.functions:
+        InlinePass()(model)
 
 
 def _converted(model: ir.Model, version: int) -> ir.Model:

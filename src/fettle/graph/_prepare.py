@@ -15,6 +15,7 @@ from onnx_ir.passes import common
 
 from fettle.core.errors import ModelError
 from fettle.graph._constants import add_constant
+from fettle.graph._opset import inline_functions
 from fettle.graph._quantized import constant_of
 from fettle.graph.fold_batch_norm import fold_batch_norms
 
@@ -36,6 +37,7 @@ def prepared(model: ir.Model) -> ir.Model:
     Raises:
         ModelError: the operator set is too old and can't be converted.
     """
+    inline_functions(model)
     model = _upgraded(model)
     common.RemoveInitializersFromInputsPass()(model)
     model.ir_version = max(model.ir_version or 0, _IR_VERSION)

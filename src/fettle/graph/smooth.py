@@ -31,6 +31,7 @@ import onnx_ir as ir
 
 from fettle.core.errors import DataError, InputError, ModelError
 from fettle.core.knobs import Choice, Range
+from fettle.core.spread import watched
 from fettle.graph._channel_readers import readers
 from fettle.graph._constants import add_constant
 from fettle.graph._execute import Probe, calibration
@@ -93,7 +94,7 @@ class Smooth(GraphPass):
         """Return the largest magnitude of each channel of each seam over the calibration data."""
         names = [str(seam.tensor.name) for seam in seams]
         found: list[np.ndarray] = []
-        batches = calibration(task, self.samples, self.batch_size)
+        batches = watched(calibration(task, self.samples, self.batch_size), self.context.progress)
         for values in Probe(model, names).over(batches):
             peaks = [np.abs(values[n]).reshape(-1, values[n].shape[-1]).max(0) for n in names]
             found = [np.maximum(*both) for both in zip(found or peaks, peaks, strict=True)]

@@ -33,6 +33,7 @@ from onnx_ir.passes import common
 from fettle.core.arrays import Arrays
 from fettle.core.errors import InputError, ModelError, nearest
 from fettle.core.knobs import Choice, Range, Text
+from fettle.core.spread import watched
 from fettle.graph._adaround import round_adaptively
 from fettle.graph._bias_correction import correct_biases
 from fettle.graph._calibration import histograms
@@ -143,7 +144,7 @@ class StaticInt8(GraphPass):
         names = [str(value.name) for values in observed.values() for value in values]
         total = min(self.samples, task.size("calibrate"))
         with self.context.progress.bar("calibrate", total) as bar:
-            batches = self._batches(task)()
+            batches = watched(self._batches(task)(), self.context.progress)
             found = histograms(model, names, batches, self.calibrator != "minmax", bar)
         return {root: self._grid(_merged(found, values)) for root, values in observed.items()}
 

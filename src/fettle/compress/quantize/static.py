@@ -22,8 +22,10 @@ from torch import nn
 
 from fettle.compress._technique import Technique, example_tensors
 from fettle.compress.quantize import _pt2e
+from fettle.core.arrays import Arrays
 from fettle.core.knobs import Choice, Range
 from fettle.core.progress import Bar
+from fettle.core.spread import watched
 from fettle.tasks import Task
 
 
@@ -44,15 +46,16 @@ class Static(Technique):
         prepared = _pt2e.prepare(model, example_tensors(task), self.calibrator)
         total = min(self.samples, task.size("calibrate"))
         with self.context.progress.bar("calibrate", total) as bar:
-            _pt2e.calibrate(prepared, self._batches(task, total, bar))
+            batches = watched(self._batches(task, total, bar), self.context.progress)
+            _pt2e.calibrate(prepared, (tuple(map(torch.from_numpy, b.values())) for b in batches))
         return _pt2e.convert(prepared)
 
-    def _batches(self, task: Task, total: int, bar: Bar) -> Iterator[tuple[torch.Tensor, ...]]:
-        """Yield the model's arguments, of `total` examples or up to a batch more."""
+    def _batches(self, task: Task, total: int, bar: Bar) -> Iterator[Arrays]:
+        """Yield inputs, of `total` examples or up to a batch more."""
         seen = 0
         for batch in task.batches("calibrate", self.batch_size):
             if seen >= total:
                 return
-            yield tuple(torch.from_numpy(array) for array in batch.inputs.values())
+            yield batch.inputs
             seen += len(batch)
             bar.step(amount=len(batch))
