@@ -1,7 +1,8 @@
 """Bringing anyone's ONNX file into the form in which it can be quantized.
 
 A recent operator set (scales by axis need 13), weights that are initializers rather than defaults
-of inputs or results of constant arithmetic, names for every node, and no batch norms.
+of inputs or results of constant arithmetic, names for every node, no batch norms, and hard-swish
+as one operator.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from onnx_ir.passes import common
 
 from fettle.core.errors import ModelError
 from fettle.graph._constants import add_constant
+from fettle.graph._hard_functions import recognise_hard_functions
 from fettle.graph._opset import inline_functions
 from fettle.graph._quantized import constant_of
 from fettle.graph.fold_batch_norm import fold_batch_norms
@@ -44,6 +46,7 @@ def prepared(model: ir.Model) -> ir.Model:
     _name_nodes(model)
     _fold_parameters(model)
     fold_batch_norms(model.graph)
+    recognise_hard_functions(model.graph, model.graph.opset_imports.get("", _OPSET))
     common.RemoveUnusedNodesPass()(model)
     return model
 
