@@ -75,25 +75,26 @@ def test_a_product_that_others_read_too_keeps_its_addition(build, run):
     np.testing.assert_array_equal(run(result, {"x": X})["y"], run(graph.proto, {"x": X})["y"])
 
 
-def sums(build, quantized):
-    """x + the quantized x; the sum is quantized or not."""
-    end = [("QuantizeLinear", ["r", "s", "z"], ["p"]), ("DequantizeLinear", ["p", "s", "z"], ["y"])]
+def sums(build, other):
+    """The quantized x + another tensor, behind a ReLU."""
     return build(
         [("QuantizeLinear", ["x", "s", "z"], ["q"]), ("DequantizeLinear", ["q", "s", "z"], ["a"]),
-         ("Softplus", ["x"], ["t"]), ("Sum", ["t", "a"], ["r"]),
-         *(end if quantized else [("Identity", ["r"], ["y"])])],
+         ("Softplus", ["x"], ["t"]),
+         ("QuantizeLinear", ["t", "s", "z"], ["p"]), ("DequantizeLinear", ["p", "s", "z"], ["b"]),
+         ("Sum", [other, "a"], ["r"]), ("Relu", ["r"], ["y"])],
         {"s": S, "z": np.array(0, np.int8)},
     )  # fmt: skip
 
 
 def test_a_sum_in_float_reads_what_was_not_rounded(build, run):
     x = RNG.normal(0, 1, (8, 4)).astype(F)
-    found = run(lowered(sums(build, quantized=False)), {"x": x})["y"]
-    np.testing.assert_allclose(found, np.log1p(np.exp(x.astype(float))) + x, rtol=1e-5)
+    found = run(lowered(sums(build, "t")), {"x": x})["y"]
+    exact = np.log1p(np.exp(x.astype(float))) + x
+    np.testing.assert_allclose(found, np.maximum(exact, 0), rtol=1e-5)
 
 
-def test_a_sum_in_integers_is_left_alone(build):
-    graph = sums(build, quantized=True)
+def test_a_sum_of_integers_is_left_alone(build):
+    graph = sums(build, "b")
     assert kinds(lowered(graph)) == [node.op_type for node in graph.proto.graph.node]
 
 

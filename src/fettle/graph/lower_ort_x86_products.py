@@ -2,8 +2,8 @@
 
 What it does: a quantized MatMul whose result stays in float becomes MatMulIntegerToFloat, which
 adds the bias while it turns its integers into floats; onnxruntime by itself leaves the addition to
-an operator of its own. And a sum that stays in float reads what it adds as it was before it was
-quantized for a layer beside it, so that nothing is dequantized for it, and a rounding is spared.
+an operator of its own. And a sum with a term in float reads what a layer norm made as it was
+before it was quantized for a layer beside it: nothing is dequantized, and a rounding is spared.
 
 When to use it: never by hand, and after `graph.lower_ort_x86_norms`.
 
@@ -23,6 +23,7 @@ from fettle.core.machine import Machine
 from fettle.graph._constants import set_type
 from fettle.graph._opset import MICROSOFT
 from fettle.graph._pass import GraphPass
+from fettle.graph._placement import LAYER_NORMS
 from fettle.graph._quantized import constant_of, weighted_nodes
 from fettle.graph._transposed import straighten_weights
 
@@ -60,7 +61,7 @@ class LowerOrtX86Products(GraphPass):
             if add is not None and _is_plain(node):
                 _fuse(model, node, add)
         for node in list(model.graph):
-            if node.op_type in _SUMS and not _is_quantized(node.outputs[0]):
+            if node.op_type in _SUMS and _is_float(node):
                 _read_float(model.graph, node)
         return model
 
@@ -131,8 +132,16 @@ def _fuse(model: ir.Model, product: ir.Node, add: ir.Node) -> None:
     model.opset_imports.setdefault(MICROSOFT, 1)
 
 
-def _is_quantized(value: ir.Value) -> bool:
-    return any(usage.node.op_type == "QuantizeLinear" for usage in value.uses())
+def _is_float(total: ir.Node) -> bool:
+    """Say whether one of its terms is in float, so that there is no adding the integers."""
+    makers = [value.producer() for value in total.inputs if value is not None]
+    return any(maker is None or maker.op_type != "DequantizeLinear" for maker in makers)
+
+
+def _is_normed(quantize: ir.Node) -> bool:
+    """Say whether it quantizes the input or what a layer norm made, which is in float anyway."""
+    maker = quantize.inputs[0].producer() if quantize.inputs[0] is not None else None
+    return maker is None or maker.op_type in LAYER_NORMS
 
 
 def _read_float(graph: ir.Graph, total: ir.Node) -> None:
@@ -143,7 +152,7 @@ def _read_float(graph: ir.Graph, total: ir.Node) -> None:
             continue
         integers = dequantize.inputs[0]
         quantize = integers.producer() if integers is not None else None
-        if quantize is not None and quantize.op_type == "QuantizeLinear":
+        if quantize is not None and quantize.op_type == "QuantizeLinear" and _is_normed(quantize):
             total.replace_input_with(index, quantize.inputs[0])
             if not dequantize.outputs[0].uses() and not dequantize.outputs[0].is_graph_output():
                 graph.remove(dequantize, safe=True)
