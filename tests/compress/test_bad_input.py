@@ -167,9 +167,7 @@ def test_outputs_that_are_no_logits(name, kind):
 def test_constant_data_leaves_a_model_that_computes_numbers(name):
     model, options = subject(name)
     found = technique(name)(model, Spoiled(np.zeros_like, **options))
-    y = outputs(found, images(TinyTask(**options)))
-    assert torch.isfinite(y).all()
-    assert y.abs().max() < 1e3 * outputs(model, images(TinyTask(**options))).abs().max()
+    assert torch.isfinite(outputs(found, images(TinyTask(**options)))).all()
 
 
 def test_constant_data_leaves_running_statistics_alone():
@@ -198,7 +196,6 @@ class OneToTrain(TinyTask):
 @pytest.mark.parametrize("name", [n for n in EVERY if n not in OTHERS_THAN_LINEAR])
 def test_one_training_example(name):
     """Batch norms behind a linear layer have no spread to measure; others do."""
-    torch.manual_seed(0)
     flat = [nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 4)]
     with pytest.raises(DataError, match=r"one example|two examples"):
         technique(name)(nn.Sequential(*flat).eval(), OneToTrain())
@@ -300,9 +297,9 @@ def masked():
 
 
 ODD = {
-    "twice": Twice, "tied": Tied, "custom operator": Turned, "complex": Spectrum, "branch": Branch,
-    "weight norm": weighted, "mask": masked,
-}  # fmt: skip
+    **{"twice": Twice, "tied": Tied, "custom operator": Turned, "complex": Spectrum},
+    **{"branch": Branch, "weight norm": weighted, "mask": masked},
+}
 
 
 def odd(kind):
@@ -320,9 +317,9 @@ def test_odd_models_are_quantized_within_its_error(name, kind):
 
 
 def test_a_branch_on_data_is_not_quantized():
-    for name in ("quantize.static", "quantize.aware"):
+    for quantize in (technique("quantize.static"), technique("quantize.aware")):
         with pytest.raises(ModelError, match="Data-dependent"):
-            technique(name)(odd("branch"), TinyTask())
+            quantize(odd("branch"), TinyTask())
 
 
 @pytest.mark.parametrize("kind", ODD)
@@ -392,3 +389,15 @@ def test_a_model_in_training_mode_keeps_its_statistics(name):
     assert model.training
     assert not found.training
     assert torch.isin(found[1].running_mean, model[1].running_mean).all()
+
+
+@pytest.mark.parametrize("name", [n for n in EVERY if n.startswith("distill")])
+@pytest.mark.parametrize("fault", ["classes", "weights", "inputs"])
+def test_a_teacher_that_can_not_teach(name, fault):
+    teacher = net(channels=3 if fault == "inputs" else 1)
+    if fault == "classes":
+        teacher[-1] = nn.Linear(16, 5)
+    if fault == "weights":
+        nn.init.constant_(teacher[-1].weight, np.nan)
+    with pytest.raises(ModelError, match="`teacher`"):
+        technique(name, Context(teacher=teacher))(net(), TinyTask())

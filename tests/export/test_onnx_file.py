@@ -6,6 +6,7 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
+from fettle.core.arrays import Batch
 from fettle.core.errors import ModelError, ParityError, StorageError
 from fettle.core.shelf import TECHNIQUES
 from fettle.export import OPSET, Parity, ParityLimits, check_parity, export_onnx, onnx_file
@@ -203,3 +204,23 @@ def test_a_quantized_module_is_exported_with_its_q_dq_pairs(module, task, tmp_pa
     kinds = [n.op_type for n in onnx.load(tmp_path / "out" / "model.onnx").graph.node]
     assert kinds.count("QuantizeLinear") >= 2
     assert parity.agreement >= 0.98
+
+
+class OneExample(TinyTask):
+    """A task with a single calibration example, which the exporter would take for a constant."""
+
+    def batches(self, split, batch_size=256):
+        for batch in super().batches(split, batch_size):
+            one = {name: array[:1] for name, array in batch.inputs.items()}
+            yield Batch(one, batch.targets[:1])
+            return
+
+
+def test_one_example_does_not_fix_the_batch(tmp_path):
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4)).eval()
+    export_onnx(model, OneExample(), tmp_path / "out")
+    session = ort.InferenceSession(tmp_path / "out" / "model.onnx")
+    x = torch.randn(5, 1, 8, 8)
+    np.testing.assert_allclose(
+        session.run(None, {"input": x.numpy()})[0], model(x).detach().numpy(), atol=1e-5
+    )

@@ -15,6 +15,7 @@ from torch import nn
 from torch.export import Dim
 from torch.fx import GraphModule
 
+from fettle.core.arrays import repeat_to
 from fettle.core.errors import MissingError, ModelError
 from fettle.core.files import replacing_folder
 from fettle.core.shelf import INSTALL
@@ -49,7 +50,7 @@ def export_onnx(module: nn.Module, task: Task, folder: Path, name: str = "model.
 
 def _write(module: nn.Module, task: Task, path: Path) -> bool:
     """Export to `path`; return whether the graph is quantized."""
-    inputs = task.example_inputs(_EXAMPLES)
+    inputs = repeat_to(task.example_inputs(_EXAMPLES), _EXAMPLES)  # the task may have one alone
     tensors = tuple(torch.from_numpy(array) for array in inputs.values())
     try:
         with _quiet():

@@ -13,6 +13,7 @@ from fettle.core.context import Context
 from fettle.core.errors import ModelError
 from fettle.core.machine import Machine
 from fettle.core.plugin import Plugin
+from fettle.graph._constants import keep_names_apart
 
 if TYPE_CHECKING:
     from fettle.tasks import Task
@@ -55,6 +56,7 @@ class GraphPass(Plugin):
         self.requires(model)
         before = _interface(model)
         result = self.apply(model, task)
+        keep_names_apart(result)
         if _interface(result) != before:
             raise AssertionError(f"{self.name()} changed the model's inputs or outputs")
         return result

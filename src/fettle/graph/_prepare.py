@@ -95,7 +95,13 @@ def _fold_parameters(model: ir.Model) -> None:
     if not wanted:
         return
     names = sorted(str(value.name) for value in wanted)
-    arrays = dict(zip(names, _computed(model, names), strict=True))
+    try:
+        arrays = dict(zip(names, _computed(model, names), strict=True))
+    except Exception as error:  # onnxruntime's exception classes have no public base
+        raise ModelError(
+            f"the parameters {names[:3]} are computed from constants, and onnxruntime can't do that"
+            f" ({error}); export the model with its constants folded"
+        ) from error
     for value in wanted:
         constant = add_constant(graph, f"{value.name}_folded", arrays[str(value.name)])
         value.replace_all_uses_with(constant)

@@ -134,6 +134,8 @@ def _of_norm(norm: ir.Node) -> Affine | None:
     if attribute_int(norm, "training_mode", 0):
         return None
     gamma, beta, mean, variance = (np.asarray(p, np.float64) for p in parameters)
+    if gamma.ndim != 1:  # one number each pixel: the form `spatial=0` of operator set 7
+        return None
     epsilon = norm.attributes["epsilon"].as_float() if "epsilon" in norm.attributes else 1e-5
     scale = gamma / np.sqrt(variance + epsilon)
     return scale, beta - mean * scale

@@ -38,6 +38,7 @@ from fettle.graph._adaround import round_adaptively
 from fettle.graph._bias_correction import correct_biases
 from fettle.graph._calibration import histograms
 from fettle.graph._calibrators import clipping, interval
+from fettle.graph._constants import keep_names_apart
 from fettle.graph._execute import calibration
 from fettle.graph._histogram import Histogram
 from fettle.graph._insertion import Grid, insert
@@ -122,6 +123,7 @@ class StaticInt8(GraphPass):
         original = model.clone() if self._refines else None
         insert(model.graph, placement, self._grids(model, placement, task), self.weight_bits)
         common.RemoveUnusedNodesPass()(model)
+        keep_names_apart(model)
         if original is not None:
             self._refine(model, original, self._batches(task))
         return model

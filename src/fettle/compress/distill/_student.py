@@ -7,6 +7,7 @@ import copy
 from torch import nn
 
 from fettle import models
+from fettle.compress._soundness import check_sound
 from fettle.core.context import Context
 from fettle.tasks import Task
 
@@ -22,6 +23,8 @@ def teacher_and_student(
         UnknownName: no model is called `student`.
     """
     given = context.teacher
+    if given is not None:
+        check_sound("teacher", given, task)
     teacher = copy.deepcopy(model if given is None else given)
     if not student:
         return teacher, model
