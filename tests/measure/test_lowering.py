@@ -75,3 +75,25 @@ def test_only_passes_for_the_engine_and_the_processor_are_tried(monkeypatch):
     assert [name for name in found if "x86" in name] == ["graph.lower_ort_x86_7bit", *everywhere]
     on(("arm_dotprod",), "aarch64")
     assert not [name for name in candidates(RUNTIMES.make("onnxruntime")) if "x86" in name]
+
+
+def test_a_pass_that_changes_nothing_is_not_timed(tmp_path):
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    held = {"s": np.float32(0.1), "z": np.array(0, np.int8), "w": WEIGHT}
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["a"]),
+        helper.make_node("MatMul", ["a", "w"], ["y"]),
+    ]
+    ends = [[helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", width])]
+            for name, width in (("x", 4), ("y", 3))]  # fmt: skip
+    constants = [numpy_helper.from_array(np.asarray(v), k) for k, v in held.items()]
+    graph = helper.make_graph(nodes, "g", *ends, constants)
+    opsets = [helper.make_opsetid("", 20)]
+    save(helper.make_model(graph, opset_imports=opsets, ir_version=9), tmp_path / "m.onnx")
+    tried = lowering._try(
+        tmp_path / "m.onnx", RUNTIMES.make("onnxruntime"), X, (), ("graph.lower_ort_x86_norms",)
+    )
+    assert not tried.accepted
+    assert tried.reason == "finds nothing to rewrite"
