@@ -21,16 +21,14 @@ import onnx_ir as ir
 from fettle.core.errors import ModelError
 from fettle.core.machine import Machine
 from fettle.graph._constants import set_type
+from fettle.graph._float_sums import read_float_sums
 from fettle.graph._opset import MICROSOFT
 from fettle.graph._pass import GraphPass
-from fettle.graph._placement import LAYER_NORMS
 from fettle.graph._quantized import constant_of, weighted_nodes
 from fettle.graph._transposed import straighten_weights
 
 if TYPE_CHECKING:
     from fettle.tasks import Task
-
-_SUMS = {"Add", "Sum"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +58,7 @@ class LowerOrtX86Products(GraphPass):
             add = _bias_after(node)
             if add is not None and _is_plain(node):
                 _fuse(model, node, add)
-        for node in list(model.graph):
-            if node.op_type in _SUMS and _is_float(node):
-                _read_float(model.graph, node)
+        read_float_sums(model.graph)
         return model
 
 
@@ -130,29 +126,3 @@ def _fuse(model: ir.Model, product: ir.Node, add: ir.Node) -> None:
             graph.remove(node, safe=True)
     made.name = name
     model.opset_imports.setdefault(MICROSOFT, 1)
-
-
-def _is_float(total: ir.Node) -> bool:
-    """Say whether one of its terms is in float, so that there is no adding the integers."""
-    makers = [value.producer() for value in total.inputs if value is not None]
-    return any(maker is None or maker.op_type != "DequantizeLinear" for maker in makers)
-
-
-def _is_normed(quantize: ir.Node) -> bool:
-    """Say whether it quantizes the input or what a layer norm made, which is in float anyway."""
-    maker = quantize.inputs[0].producer() if quantize.inputs[0] is not None else None
-    return maker is None or maker.op_type in LAYER_NORMS
-
-
-def _read_float(graph: ir.Graph, total: ir.Node) -> None:
-    """Let a sum read what it adds as it was before it was quantized."""
-    for index, value in enumerate(total.inputs):
-        dequantize = value.producer() if value is not None else None
-        if dequantize is None or dequantize.op_type != "DequantizeLinear":
-            continue
-        integers = dequantize.inputs[0]
-        quantize = integers.producer() if integers is not None else None
-        if quantize is not None and quantize.op_type == "QuantizeLinear" and _is_normed(quantize):
-            total.replace_input_with(index, quantize.inputs[0])
-            if not dequantize.outputs[0].uses() and not dequantize.outputs[0].is_graph_output():
-                graph.remove(dequantize, safe=True)
