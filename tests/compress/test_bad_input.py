@@ -296,10 +296,8 @@ def masked():
     return model
 
 
-ODD = {
-    **{"twice": Twice, "tied": Tied, "custom operator": Turned, "complex": Spectrum},
-    **{"branch": Branch, "weight norm": weighted, "mask": masked},
-}
+ODD = {"twice": Twice, "tied": Tied, "custom operator": Turned, "complex": Spectrum}
+ODD |= {"branch": Branch, "weight norm": weighted, "mask": masked}
 
 
 def odd(kind):

@@ -163,9 +163,16 @@ class Raising(nn.Module):
         raise ZeroDivisionError("of my own")
 
 
-@pytest.mark.parametrize("bad", [Branch, Foreign, Raising])
-def test_what_can_not_be_exported_is_a_model_error(bad, task, tmp_path):
-    with pytest.raises(ModelError, match="can't be exported to ONNX") as caught:
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        (Branch, "can't be exported to ONNX"),
+        (Foreign, "can't be exported to ONNX"),
+        (Raising, "can't take the task's inputs.*of my own"),
+    ],
+)
+def test_what_can_not_be_exported_is_a_model_error(bad, says, task, tmp_path):
+    with pytest.raises(ModelError, match=says) as caught:
         export_onnx(bad(), task, tmp_path / "out")
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
@@ -224,3 +231,20 @@ def test_one_example_does_not_fix_the_batch(tmp_path):
     np.testing.assert_allclose(
         session.run(None, {"input": x.numpy()})[0], model(x).detach().numpy(), atol=1e-5
     )
+
+
+@pytest.mark.parametrize(
+    ("first", "weight", "says"),
+    [
+        (nn.Conv2d(3, 4, 3), 1.0, r"can't take the task's inputs \(float32 \(2, 1, 8, 8\)\)"),
+        (nn.Conv2d(1, 4, 3), np.nan, "outputs on example inputs are NaN"),
+        (nn.Conv2d(1, 4, 3), np.inf, "outputs on example inputs are NaN"),
+    ],
+)
+def test_a_model_that_does_not_work_is_no_fault_of_the_exporter(
+    task, tmp_path, first, weight, says
+):
+    model = nn.Sequential(first, nn.ReLU(), nn.Flatten(), nn.Linear(144, 4)).eval()
+    nn.init.constant_(model[-1].weight, weight)
+    with pytest.raises(ModelError, match=says):
+        export_onnx(model, task, tmp_path / "out")

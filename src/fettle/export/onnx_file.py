@@ -52,6 +52,7 @@ def _write(module: nn.Module, task: Task, path: Path) -> bool:
     """Export to `path`; return whether the graph is quantized."""
     inputs = repeat_to(task.example_inputs(_EXAMPLES), _EXAMPLES)  # the task may have one alone
     tensors = tuple(torch.from_numpy(array) for array in inputs.values())
+    _check_runs(module, tensors)
     try:
         with _quiet():
             program = torch.onnx.export(
@@ -77,6 +78,28 @@ def _write(module: nn.Module, task: Task, path: Path) -> bool:
     ir.save(program.model, path, external_data=f"{path.name}.data" if large else None)
     onnx.checker.check_model(path, full_check=True)
     return any(node.op_type == "QuantizeLinear" for node in program.model.graph)
+
+
+@torch.no_grad()
+def _check_runs(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+    """Raise ModelError unless the module makes finite numbers of the inputs.
+
+    What is wrong there would come out as a fault of the exporter.
+    """
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    try:
+        outputs = module(*(tensor.to(device) for tensor in inputs))
+    except Exception as error:  # a model's own code raises what it likes
+        given = ", ".join(f"{t.dtype} {tuple(t.shape)}".removeprefix("torch.") for t in inputs)
+        raise ModelError(
+            f"the model can't take the task's inputs ({given}): {_first_line(error)}; give the"
+            " model and the data that belong together"
+        ) from error
+    if isinstance(outputs, torch.Tensor) and not bool(torch.isfinite(outputs).all()):
+        raise ModelError(
+            "the model's outputs on example inputs are NaN or infinite before anything is done to"
+            " it; load sound weights, and data without such values"
+        )
 
 
 def _free(task: Task) -> tuple[dict[int, Dim], ...]:
@@ -118,11 +141,12 @@ def _first_line(error: Exception) -> str:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence the exporter's deprecation chatter; errors still come through."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    names = ("torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir")
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:
-            logger.setLevel(logging.ERROR)
+            logger.setLevel(logging.CRITICAL)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield

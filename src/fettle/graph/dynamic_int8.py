@@ -58,7 +58,8 @@ class DynamicInt8(GraphPass):
         if not found:
             raise ModelError(
                 f"`{self.name()}` is for linear and recurrent layers with float32 weights, and"
-                " found none; for a convolutional network use static quantization"
+                " found none (a float16 or float64 model must be exported in float32); for a"
+                " convolutional network use static quantization"
             )
         make_dynamic(model, found)
         return model

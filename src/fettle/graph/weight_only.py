@@ -63,8 +63,8 @@ class WeightOnly(GraphPass):
         if not found:
             raise ModelError(
                 f"`{self.name()}` found no float32 weights of linear or recurrent layers or"
-                " embeddings to store in fewer bits; leave it out, or give"
-                " convolutions=True for a convolutional network"
+                " embeddings to store in fewer bits (a float16 or float64 model must be exported in"
+                " float32); leave it out, or give convolutions=True for a convolutional network"
             )
         for weight in found:
             self._store(model, weight)
