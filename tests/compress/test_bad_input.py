@@ -1,7 +1,6 @@
 """What is wrong with data or models, tried on every technique: an error that says so, or truth.
 
-Each cell either raises a FettleError that says what came, or its result is compared with what it
-should compute: the model that came in, or that model with the same weights set to zero.
+Each cell raises a FettleError that says what came, or its result is compared with the original.
 """
 
 import copy
