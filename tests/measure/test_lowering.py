@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from fettle.core.arrays import TensorSpec
+from fettle.core.errors import ModelError
 from fettle.core.machine import Machine
 from fettle.core.shelf import RUNTIMES
 from fettle.measure import lowering
@@ -97,3 +98,25 @@ def test_a_pass_that_changes_nothing_is_not_timed(tmp_path):
     )
     assert not tried.accepted
     assert tried.reason == "finds nothing to rewrite"
+
+
+@pytest.mark.parametrize(("strays", "expected"), [((), ("first", "second")), (("first",), ())])
+def test_passes_that_pay_only_together_are_tried_together(monkeypatch, strays, expected):
+    """`first` gains nothing, `second` needs it: the choice alone is tested, no engine asked."""
+
+    def content(model, steps):
+        if "second" in steps and "first" not in steps:
+            raise ModelError("`second` builds on `first`")
+        return repr(steps).encode()
+
+    def attempt(model, runtime, inputs, before, after):
+        name = " + ".join(step for step in after if step not in before)
+        return lowering.Trial(name, name == "first + second", "", strayed=name in strays)
+
+    monkeypatch.setattr(lowering, "candidates", lambda runtime: ["first", "second"])
+    monkeypatch.setattr(lowering, "_content", content)
+    monkeypatch.setattr(lowering, "_try", attempt)
+    monkeypatch.setattr(lowering, "_suspected", lambda *_: [])
+    chosen, trials = lowering.choose_lowering("model", "runtime", X)
+    assert chosen == expected
+    assert [trial.name for trial in trials][:2] == ["first", "second"]

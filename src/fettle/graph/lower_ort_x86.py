@@ -21,10 +21,8 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from fettle.core.errors import ModelError
-from fettle.core.machine import Machine
+from fettle.graph._master import OfMaster
 from fettle.graph._pass import GraphPass
-from fettle.graph._quantized import activation_quantizers
 from fettle.graph._unsigned import to_unsigned
 
 if TYPE_CHECKING:
@@ -32,23 +30,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LowerOrtX86(GraphPass):
+class LowerOrtX86(OfMaster, GraphPass):
     """int8 → uint8 activations for onnxruntime on x86."""
 
     lowers_for = "onnxruntime"
-
-    @classmethod
-    def suits(cls, machine: Machine) -> bool:
-        """Say whether this is an x86 processor whose 8-bit products don't saturate."""
-        return machine.is_x86 and machine.has_vnni
-
-    def requires(self, model: ir.Model) -> None:
-        """Refuse a model without quantized activations."""
-        if next(activation_quantizers(model.graph), None) is None:
-            raise ModelError(
-                f"`{self.name()}` rewrites int8 activations, and this model has none;"
-                " quantize it first"
-            )
 
     def apply(self, model: ir.Model, task: Task | None) -> ir.Model:
         """Rewrite every activation's QuantizeLinear/DequantizeLinear group."""

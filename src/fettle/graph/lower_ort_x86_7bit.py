@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from fettle.core.errors import ModelError
 from fettle.core.machine import Machine
 from fettle.graph._constants import add_constant
+from fettle.graph._master import OfMaster
 from fettle.graph._pass import GraphPass
-from fettle.graph._quantized import activation_quantizers, constant_of, weighted_nodes
+from fettle.graph._quantized import constant_of, weighted_nodes
 from fettle.graph._transposed import straighten_weights
 from fettle.graph._unsigned import to_unsigned
 
@@ -34,7 +34,7 @@ MOST = 64  # 255 · 64 · 2 = 32640 < 2 ** 15
 
 
 @dataclass(frozen=True, kw_only=True)
-class LowerOrtX867bit(GraphPass):
+class LowerOrtX867bit(OfMaster, GraphPass):
     """uint8 activations and 7-bit weights."""
 
     lowers_for = "onnxruntime"
@@ -43,14 +43,6 @@ class LowerOrtX867bit(GraphPass):
     def suits(cls, machine: Machine) -> bool:
         """Say whether this is an x86 processor whose 8-bit products saturate."""
         return machine.is_x86 and not machine.has_vnni
-
-    def requires(self, model: ir.Model) -> None:
-        """Refuse a model without quantized activations."""
-        if next(activation_quantizers(model.graph), None) is None:
-            raise ModelError(
-                f"`{self.name()}` rewrites int8 activations, and this model has none;"
-                " quantize it first"
-            )
 
     def apply(self, model: ir.Model, task: Task | None) -> ir.Model:
         """Halve the weights, then rewrite the activations."""

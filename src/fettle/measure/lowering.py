@@ -7,6 +7,9 @@ half a quantization step at its input with flips of its top-1. So the yardstick 
 model itself: a rewrite may move the outputs as far as twice what such a half step does, or by a
 tenth of their size, whichever is more.
 
+A pass that gains nothing alone may pay with those that build on it. So what was refused for its
+speed only is tried once more, all together.
+
 Then the groups of layers that are slower in INT8 than in float on this engine are looked for in its
 own profile, tried in truth, and left in float where the whole model gains from it.
 """
@@ -45,6 +48,7 @@ class Trial:
     name: str
     accepted: bool
     reason: str
+    strayed: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -69,8 +73,27 @@ def choose_lowering(
         trials.append(trial)
         if trial.accepted:
             accepted = (*accepted, name)
+    unfaithful = {trial.name for trial in trials if trial.strayed}
+    together = _effective(model, [n for n in candidates(runtime) if n not in unfaithful])
+    if set(together) > set(accepted):
+        trials.append(_try(model, runtime, inputs, accepted, together))
+        accepted = together if trials[-1].accepted else accepted
     kept, more = _leave_slow_alone(model, runtime, inputs, accepted)
     return kept, [*trials, *more]
+
+
+def _effective(model: Path, names: Sequence[str]) -> tuple[str, ...]:
+    """Return those of the passes that change something, each after the ones before it."""
+    found: tuple[str, ...] = ()
+    content = _content(model, found)
+    for name in names:
+        try:
+            after = _content(model, (*found, name))
+        except FettleError:
+            continue
+        if after != content:
+            found, content = (*found, name), after
+    return found
 
 
 def _leave_slow_alone(
@@ -134,8 +157,8 @@ def candidates(runtime: Runtime) -> list[str]:
 def _try(
     model: Path, runtime: Runtime, inputs: Arrays, before: Sequence[str], after: Sequence[str]
 ) -> Trial:
-    """Try the lowering `after` against `before`, and name the step that is new in it."""
-    name = next(step for step in after if step not in before)
+    """Try the lowering `after` against `before`, and name the steps that are new in it."""
+    name = " + ".join(step for step in after if step not in before)
     try:
         if _content(model, before) == _content(model, after):
             return Trial(name, False, "finds nothing to rewrite")
@@ -163,7 +186,7 @@ def _compare(name: str, plain: Session, other: Session, inputs: Arrays) -> Trial
     expected, found = (run_batch(session, inputs) for session in (plain, other))
     strayed = limits_of(plain, inputs, expected).refuse(expected, found)
     if strayed:
-        return Trial(name, False, strayed)
+        return Trial(name, False, strayed, strayed=True)
     subjects = [
         Subject("plain", partial(run_batch, plain, inputs)),
         Subject("lowered", partial(run_batch, other, inputs)),
