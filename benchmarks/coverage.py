@@ -3,8 +3,8 @@
 python benchmarks/coverage.py [--only TEXT] [--stage NAME] [--again] [--workers 1]
 
 Each stage of each model runs in a process of its own, with a limit of time and memory. What is
-found is appended to `runs/coverage/found.jsonl`, so that a walk continues where it was stopped;
-`--again` repeats what failed. The table is written from what has been found so far.
+found is appended to `results/coverage.jsonl`, so that a walk continues where it was stopped, on
+another machine too; `--again` repeats what failed. The table is written from what has been found so far.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from _results import record, table
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / "runs" / "coverage"
-FOUND = HOME / "found.jsonl"
+FOUND = Path(__file__).resolve().parent / "results" / "coverage.jsonl"
 STAGES = ("export", "static_int8", "dynamic_int8", "pruning", "aware")
 GOALS = {"torchvision": {"export": 98, "static_int8": 97, "pruning": 95, "aware": 90}, "timm": {}}
 EXPORTED = "fp32"

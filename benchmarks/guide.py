@@ -111,7 +111,7 @@ def main() -> int:
 def rows_of(name: str, plan: Plan) -> list[list[str]]:
     """Return the rows of one model: each recipe is a study, the stages are shared."""
     task = tasks.load(plan.data)
-    setting = Setting(batch=plan.batch, seconds=20, only_given=True)
+    setting = Setting(batch=plan.batch, seconds=10, only_given=True)
     rows = []
     for row, recipe in plan.recipes.items():
         result = compress(
