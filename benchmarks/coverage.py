@@ -4,7 +4,8 @@ python benchmarks/coverage.py [--only TEXT] [--stage NAME] [--again] [--workers 
 
 Each stage of each model runs in a process of its own, with a limit of time and memory. What is
 found is appended to `results/coverage.jsonl`, so that a walk continues where it was stopped, on
-another machine too; `--again` repeats what failed. The table is written from what has been found so far.
+another machine too; `--again` repeats what failed. The table is written from what has been found
+so far.
 """
 
 from __future__ import annotations
