@@ -7,8 +7,10 @@ their images (Swin) it never ends. This one visits each channel of each layer on
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch_pruning as tp
@@ -47,8 +49,7 @@ def trace(model: nn.Module, inputs: tuple[torch.Tensor, ...], plain: bool) -> An
         plain: take reshapes and slices for operations that leave channels alone.
     """
     kind = _Plain if plain else tp.DependencyGraph
-    with warnings.catch_warnings(), torch.enable_grad():
-        warnings.simplefilter("ignore")  # guesses that it warns of are proven or dropped
+    with _guessing(), torch.enable_grad():
         graph = kind().build_dependency(
             model,
             inputs,
@@ -62,14 +63,34 @@ def trace(model: nn.Module, inputs: tuple[torch.Tensor, ...], plain: bool) -> An
     return graph
 
 
+@contextmanager
+def _guessing() -> Iterator[None]:
+    """Let Torch-Pruning guess quietly: what comes of a guess is proven or dropped.
+
+    In deep networks it doesn't find the width of every part of a concatenation, and then adds
+    nothing to a number; such a concatenation is left without a mapping.
+    """
+    concat = index_mapping.update_concat_index_mapping
+
+    def careful(graph: Any, node: Any) -> None:
+        with suppress(TypeError):
+            concat(graph, node)
+
+    with (
+        warnings.catch_warnings(),
+        patch.object(index_mapping, "update_concat_index_mapping", careful),
+    ):
+        warnings.simplefilter("ignore")
+        yield
+
+
 def follow(graph: Any, layer: nn.Module, channels: Sequence[int]) -> Any:
     """Return Torch-Pruning's group of what goes with output channels of `layer`.
 
     Raises:
         ValueError: their numbers multiply without end.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _guessing():
         index_mapping.update_index_mapping(graph)
     prune = _output_pruning(graph, layer)
     root = graph.module2node[layer]
