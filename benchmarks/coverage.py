@@ -207,9 +207,16 @@ def _cell(found: Found | None) -> str:
     if "engines" not in found:
         extra = found.get("parameters") if found["stage"] == "pruning" else None
         return f"{extra:.2f} of the parameters" if extra else "works"
-    speeds = [found["engines"][e].get("speed") for e in ("onnxruntime", "openvino")]
-    text = " / ".join(f"{s:.1f}×" if s else "refused" for s in speeds)
+    engines = [found["engines"][e] for e in ("onnxruntime", "openvino")]
+    speeds = [engine.get("speed") for engine in engines]
+    text = " / ".join(_speed(engine) for engine in engines)
     return text + (" *slower*" if all(s is None or s < 1 for s in speeds) else "")
+
+
+def _speed(engine: Found) -> str:
+    if "refused" in engine:
+        return "refused"
+    return f"{engine['speed']:.1f}×" if engine["speed"] else "not timed"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
+import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
 from fettle.core.errors import ModelError, UnknownName
+from fettle.core.shelf import RUNTIMES
 from fettle.runtimes._lowering import lowered
 from fettle.testing import sample
 
@@ -33,3 +36,16 @@ def test_a_broken_file_is_a_model_error(tmp_path, content):
     (tmp_path / "bad.onnx").write_bytes(content)
     with pytest.raises(ModelError):
         lowered(tmp_path / "bad.onnx", ["graph.lower_ort_x86"])
+
+
+def test_weights_beside_the_file_are_taken_along(tmp_path):
+    """The lowered bytes are whole: an engine that is given bytes knows no folder."""
+    path = tmp_path / "model.onnx"
+    ir.save(ir.load(sample().master), path, external_data="model.onnx.data", size_threshold_bytes=0)
+    apart, whole = (_lowered_outputs(p) for p in (path, sample().master))
+    np.testing.assert_array_equal(apart, whole)
+
+
+def _lowered_outputs(path):
+    session = RUNTIMES.make("onnxruntime", threads=1).build(path, ("graph.lower_ort_x86",))
+    return next(iter(session.run(sample().inputs(8)).values()))

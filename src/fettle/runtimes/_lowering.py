@@ -40,6 +40,7 @@ def _load(path: Path) -> ir.Model:
     import onnx_ir as ir
 
     try:
-        return ir.load(path)
+        # bytes have no folder in which an engine could find weights that lie beside the file
+        return ir.external_data.load_to_model(ir.load(path))
     except Exception as error:  # protobuf's errors and onnx_ir's have no base in common
         raise ModelError(f"{path} is no sound ONNX model ({error}); export it anew") from error
