@@ -15,7 +15,8 @@ convolutional networks use static quantization. TensorRT doesn't take these oper
 
 Expected effect: a quarter of the size of these layers; outputs move by about 1 %. LSTMs run 2–3
 times as fast in onnxruntime and unchanged in OpenVINO, transformers about twice as fast in
-onnxruntime and 1.3–1.6 times in OpenVINO (`benchmarks/results`).
+onnxruntime and 1.3–1.6 times in OpenVINO: seen on a busy machine, hints and no more. Very small
+models get slower (`benchmarks/results`, guide).
 
 Paper: Zafrir et al., "Q8BERT", NeurIPS EMC2 workshop 2019 (arXiv:1910.06188), whose dynamic variant
 this is, without training.

@@ -16,8 +16,9 @@ When to use it: before `graph.static_int8`, when the drop is large, above all wi
 tensor, on depthwise-separable nets with ReLU or PReLU. With one scale a channel it gains little,
 and may cost: it widens some activations to narrow weights.
 
-Expected effect: the same function up to rounding, the same speed; with one scale a tensor the
-difference between chance and nearly the float accuracy (see `benchmarks/results`).
+Expected effect: the same function up to rounding, the same speed. With one scale a channel, as
+`graph.static_int8` has them, nothing beyond noise (`benchmarks/results`, rescue); the paper has it
+save networks that are quantized with one scale a tensor.
 
 Paper: Nagel et al. 2019 (arXiv 1906.04721), section 4.1.
 """

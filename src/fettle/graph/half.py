@@ -10,7 +10,8 @@ When to use it: for engines with half-precision arithmetic: GPUs, and TensorRT, 
 11 takes its precision from the graph alone. On a CPU use `graph.float16`, which halves the file and
 computes in float32, or `openvino(precision='bf16')`; CPU engines run this form through casts.
 
-Expected effect: half the size; 1.5–3 × the speed of FP32 on a GPU; drop below 0.1 points.
+Expected effect: half the size. Speed belongs to engines with such arithmetic, on none of which it
+was measured yet.
 
 Paper: Micikevicius et al., "Mixed Precision Training", ICLR 2018 (arXiv:1710.03740).
 """

@@ -11,7 +11,7 @@ kernels for static quantization.
 When to use it: never by hand. A session applies it when the bundle says that it proved itself on
 the golden inputs and in time.
 
-Expected effect: about 2–3 times the speed of the model as it is stored (`benchmarks/results`).
+Expected effect: about twice the speed of the model as it is stored, seen on a busy machine.
 """
 
 from __future__ import annotations

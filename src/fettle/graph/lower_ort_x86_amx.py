@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from fettle.core.errors import ModelError
 from fettle.core.machine import Machine
 from fettle.graph._constants import add_constant, set_type
+from fettle.graph._master import OfConvolutions
 from fettle.graph._pass import GraphPass
 from fettle.graph._quantized import constant_of
 from fettle.graph._weights import group_of, stored_weight
@@ -33,7 +33,7 @@ _LEAST_PRODUCTS = 192  # summed for each output; with fewer, VNNI is as fast
 
 
 @dataclass(frozen=True, kw_only=True)
-class LowerOrtX86Amx(GraphPass):
+class LowerOrtX86Amx(OfConvolutions, GraphPass):
     """Weights with zero point −1 for convolutions that gain from AMX."""
 
     lowers_for = "onnxruntime"
@@ -42,13 +42,6 @@ class LowerOrtX86Amx(GraphPass):
     def suits(cls, machine: Machine) -> bool:
         """Say whether this is an x86 processor with AMX for 8 bits."""
         return machine.is_x86 and "amx_int8" in machine.isa
-
-    def requires(self, model: ir.Model) -> None:
-        """Refuse a model without convolutions."""
-        if not any(node.op_type == "Conv" for node in model.graph):
-            raise ModelError(
-                f"`{self.name()}` rewrites convolutions, and this model has none; leave it out"
-            )
 
     def apply(self, model: ir.Model, task: Task | None) -> ir.Model:
         """Move the zero point of every convolution that sums much over several taps."""

@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from fettle.core.errors import ModelError
-from fettle.core.machine import Machine
 from fettle.graph._constants import set_type
+from fettle.graph._master import OfQuantized
 from fettle.graph._pass import GraphPass
 
 if TYPE_CHECKING:
@@ -29,22 +28,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LowerOrtX86Norms(GraphPass):
+class LowerOrtX86Norms(OfQuantized, GraphPass):
     """Residual additions before layer norms left apart."""
 
     lowers_for = "onnxruntime"
-
-    @classmethod
-    def suits(cls, machine: Machine) -> bool:
-        """Say whether this is an x86 processor."""
-        return machine.is_x86
-
-    def requires(self, model: ir.Model) -> None:
-        """Refuse a model without quantized activations."""
-        if not any(node.op_type == "QuantizeLinear" for node in model.graph):
-            raise ModelError(
-                f"`{self.name()}` is for quantized models, and this one is not; quantize it first"
-            )
 
     def apply(self, model: ir.Model, task: Task | None) -> ir.Model:
         """Rewrite every residual addition in front of a layer norm."""

@@ -23,9 +23,8 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from fettle.core.errors import ModelError
-from fettle.core.machine import Machine
 from fettle.graph._gates import lower_gates
+from fettle.graph._master import OfQuantized
 from fettle.graph._moves import move_integers
 from fettle.graph._pass import GraphPass
 from fettle.graph._pools import pool_means
@@ -35,23 +34,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LowerOrtX86Operators(GraphPass):
+class LowerOrtX86Operators(OfQuantized, GraphPass):
     """HardSwish, HardSigmoid, SiLU and spatial means in integers."""
 
     lowers_for = "onnxruntime"
-
-    @classmethod
-    def suits(cls, machine: Machine) -> bool:
-        """Say whether this is an x86 processor."""
-        return machine.is_x86
-
-    def requires(self, model: ir.Model) -> None:
-        """Refuse a model without quantized activations."""
-        if not any(node.op_type == "QuantizeLinear" for node in model.graph):
-            raise ModelError(
-                f"`{self.name()}` rewrites operators between quantized tensors, and this model has"
-                " none; quantize it first"
-            )
 
     def apply(self, model: ir.Model, task: Task | None) -> ir.Model:
         """Rewrite what stands between quantized tensors."""

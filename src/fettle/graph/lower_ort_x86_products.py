@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from fettle.core.errors import ModelError
-from fettle.core.machine import Machine
 from fettle.graph._constants import set_type
 from fettle.graph._float_sums import read_float_sums
+from fettle.graph._master import OfQuantized
 from fettle.graph._opset import MICROSOFT
 from fettle.graph._pass import GraphPass
 from fettle.graph._quantized import constant_of, weighted_nodes
@@ -32,23 +31,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LowerOrtX86Products(GraphPass):
+class LowerOrtX86Products(OfQuantized, GraphPass):
     """Biases inside of integer products."""
 
     lowers_for = "onnxruntime"
-
-    @classmethod
-    def suits(cls, machine: Machine) -> bool:
-        """Say whether this is an x86 processor."""
-        return machine.is_x86
-
-    def requires(self, model: ir.Model) -> None:
-        """Refuse a model without quantized layers."""
-        if not any(node.op_type == "QuantizeLinear" for node in model.graph):
-            raise ModelError(
-                f"`{self.name()}` rewrites quantized linear layers, and this model has none;"
-                " quantize it first"
-            )
 
     def apply(self, model: ir.Model, task: Task | None) -> ir.Model:
         """Rewrite every product with a bias, then every sum in float."""

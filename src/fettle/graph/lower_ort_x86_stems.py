@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from fettle.core.errors import ModelError
-from fettle.core.machine import Machine
+from fettle.graph._master import OfConvolutions
 from fettle.graph._pass import GraphPass
 from fettle.graph._stems import fold_stems
 
@@ -27,22 +26,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LowerOrtX86Stems(GraphPass):
+class LowerOrtX86Stems(OfConvolutions, GraphPass):
     """Space to depth before first convolutions of stride 2."""
 
     lowers_for = "onnxruntime"
-
-    @classmethod
-    def suits(cls, machine: Machine) -> bool:
-        """Say whether this is an x86 processor."""
-        return machine.is_x86
-
-    def requires(self, model: ir.Model) -> None:
-        """Refuse a model without convolutions."""
-        if not any(node.op_type == "Conv" for node in model.graph):
-            raise ModelError(
-                f"`{self.name()}` rewrites convolutions, and this model has none; leave it out"
-            )
 
     def apply(self, model: ir.Model, task: Task | None) -> ir.Model:
         """Rewrite every convolution of stride 2 over a quantized image."""

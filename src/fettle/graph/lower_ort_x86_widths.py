@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from fettle.core.errors import ModelError
-from fettle.core.machine import Machine
+from fettle.graph._master import OfConvolutions
 from fettle.graph._pass import GraphPass
 from fettle.graph._wide_channels import widen_depthwise, widen_input
 
@@ -29,22 +28,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LowerOrtX86Widths(GraphPass):
+class LowerOrtX86Widths(OfConvolutions, GraphPass):
     """Channels in multiples of what the kernels take at a time."""
 
     lowers_for = "onnxruntime"
-
-    @classmethod
-    def suits(cls, machine: Machine) -> bool:
-        """Say whether this is an x86 processor."""
-        return machine.is_x86
-
-    def requires(self, model: ir.Model) -> None:
-        """Refuse a model without convolutions."""
-        if not any(node.op_type == "Conv" for node in model.graph):
-            raise ModelError(
-                f"`{self.name()}` widens convolutions, and this model has none; leave it out"
-            )
 
     def apply(self, model: ir.Model, task: Task | None) -> ir.Model:
         """Widen every convolution that gains from it."""
