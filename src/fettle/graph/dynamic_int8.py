@@ -13,10 +13,10 @@ When to use it: LSTMs and transformers on a CPU, at once and without calibration
 convolutional networks use static quantization. TensorRT doesn't take these operators; there
 `graph.weight_only` is for size.
 
-Expected effect: a quarter of the size of these layers; outputs move by about 1 %. LSTMs run 2–3
-times as fast in onnxruntime and unchanged in OpenVINO, transformers about twice as fast in
-onnxruntime and 1.3–1.6 times in OpenVINO: seen on a busy machine, hints and no more. Very small
-models get slower (`benchmarks/results`, guide).
+Expected effect: a quarter of the size of these layers; outputs move by 0.5–3 %. Over the same
+engine's FP32 at batch 1 and 1 thread, LSTMs run 2.4 times as fast in onnxruntime and unchanged in
+OpenVINO, transformers 1.9–3.5 times in onnxruntime and 1.4–1.7 times in OpenVINO
+(`benchmarks/results`, dynamic). Very small models get slower (guide).
 
 Paper: Zafrir et al., "Q8BERT", NeurIPS EMC2 workshop 2019 (arXiv:1910.06188), whose dynamic variant
 this is, without training.

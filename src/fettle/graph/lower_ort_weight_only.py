@@ -11,7 +11,8 @@ kernels for static quantization.
 When to use it: never by hand. A session applies it when the bundle says that it proved itself on
 the golden inputs and in time.
 
-Expected effect: about twice the speed of the model as it is stored, seen on a busy machine.
+Expected effect: the speed of dynamic INT8, 1.8–3.6 times FP32's at batch 1 for transformers and
+LSTMs (`benchmarks/results`, dynamic).
 """
 
 from __future__ import annotations
