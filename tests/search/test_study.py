@@ -246,6 +246,17 @@ def test_a_model_that_no_runtime_runs_has_nothing_to_be_compared_with(
         compress(source, done.counted.task, Recipe(), tmp_path, setting)
 
 
+def test_an_operator_that_no_engine_knows_is_a_wrong_input(done, plain_onnx, tmp_path):
+    """The mistake is the file's, and the message names the operator."""
+    proto = onnx.load(plain_onnx)
+    proto.graph.node[0].op_type, proto.graph.node[0].domain = "Warp", "acme"
+    proto.opset_import.append(onnx.helper.make_opsetid("acme", 1))
+    onnx.save(proto, tmp_path / "odd.onnx")
+    source, setting = Source(str(tmp_path / "odd.onnx")), Setting(target=("onnxruntime",))
+    with pytest.raises(ModelError, match="acme:Warp"):
+        compress(source, done.counted.task, Recipe(), tmp_path / "out", setting)
+
+
 def test_a_graph_that_is_quantized_already_has_nothing_to_be_compared_with(done, tmp_path):
     source = Source(str(done.out / "best" / "model.onnx"))
     with pytest.raises(InputError, match="quantized already"):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fettle.core.errors import CheckFailed, InputError
+from fettle.core.errors import CheckFailed, InputError, ModelError
 from fettle.core.recipe import Recipe
 from fettle.core.shelf import RUNTIMES
 from fettle.core.verdict import Budget, Verdict
@@ -218,7 +218,9 @@ def _need_a_reference(trials: Sequence[Trial]) -> None:
         )
     if not any(trial.session for trial in plain):
         reasons = "; ".join(f"{t.runtime}: {t.refused}" for t in plain)
-        raise CheckFailed(
+        present = any(trial.runtime.supports() is None for trial in plain)
+        raise (ModelError if present else CheckFailed)(
             "no runtime runs the model as it is, so there is nothing to compare with"
-            f" ({reasons}); see `fettle doctor`"
+            f" ({reasons}); "
+            + ("give a model that one of them takes" if present else "see `fettle doctor`")
         )
