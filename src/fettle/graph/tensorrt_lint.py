@@ -74,6 +74,9 @@ def _load(path: Path) -> ir.Model:
     if not path.is_file():
         raise ModelError(f"the ONNX file {path} was expected and is not there")
     try:
-        return ir.load(path)
+        model = ir.load(path)
     except Exception as error:  # protobuf's errors and onnx_ir's have no base in common
         raise ModelError(f"{path} is no sound ONNX model ({error}); export it anew") from error
+    if not model.graph.outputs:  # so are no bytes at all read
+        raise ModelError(f"{path} is no sound ONNX model (it has no output); export it anew")
+    return model
