@@ -149,8 +149,7 @@ def half_and_single(mixed):
     half = net.add("Cast", "x", to=TensorProto.FLOAT16)
     other = net.floats(16, dtype=FLOAT if mixed else HALF)
     y = net.add("Add", half, other)
-    model = net.proto(net.add("Cast", y, to=TensorProto.FLOAT))
-    return model
+    return net.proto(net.add("Cast", y, to=TensorProto.FLOAT))
 
 
 def custom(domain="com.example"):
@@ -259,88 +258,6 @@ def four_bits():
     return net.proto(net.conv(x))
 
 
-CASES = {
-    "zero-point": ("rejected", lambda: convolution(activation={"zero": 5}), convolution),
-    "unsigned-weights": ("rejected", lambda: convolution(weight={"dtype": UINT8}), convolution),
-    "scale": ("rejected", lambda: bad_scale(0.0), lambda: bad_scale(1e-6)),
-    "integer-bias": ("rejected", lambda: biased(True), lambda: biased(False)),
-    "quantized-type": ("rejected", lambda: typed(TensorProto.INT16), convolution),
-    "integer-operator": ("rejected", fused_convolution, convolution),
-    "unsupported-operator": (
-        "rejected",
-        lambda: unsupported("Bernoulli"),
-        lambda: unsupported("Relu"),
-    ),
-    "custom-operator": ("rejected", custom, lambda: custom("")),
-    "mixed-types": ("rejected", lambda: half_and_single(True), lambda: half_and_single(False)),
-    "tensor-type": ("rejected", strings, lambda: typed_tensor(TensorProto.INT32)),
-    "unsigned-tensor": (
-        "rejected",
-        lambda: typed_tensor(TensorProto.UINT8),
-        lambda: typed_tensor(TensorProto.INT8),
-    ),
-    "stray-integers": ("rejected", lambda: embedding(True), lambda: embedding(False)),
-    "unsigned-activations": (
-        "wrong",
-        lambda: convolution(activation={"dtype": UINT8}),
-        convolution,
-    ),
-    "per-channel-activations": ("float", per_channel, convolution),
-    "convolution-axis": ("float", lambda: convolution(weight={"axis": 1}), convolution),
-    "product-axis": ("float", lambda: linear(axis=0), linear),
-    "one-sided": ("float", lambda: one_sided("weight"), lambda: one_sided("both")),
-    "transposed-convolution": ("float", lambda: transposed_convolution(1), convolution),
-    "narrow-activations": ("float", four_bits, convolution),
-    "rounded-twice": ("slower", lambda: rounded_twice(True), lambda: rounded_twice(False)),
-    "quantized-branch": ("slower", lambda: residual(True, True), lambda: residual(True)),
-    "float-residual": ("slower", lambda: residual(False), lambda: residual(True)),
-    "quantized-result": ("slower", lambda: last(True), lambda: last(False)),
-    "dynamic-input": ("note", lambda: dynamic(True), lambda: dynamic(False)),
-}
-# More ways to break a rule than one.
-VARIANTS = {
-    "zero-point": (
-        lambda: convolution(activation={"zero": 128, "dtype": UINT8}),
-        lambda: convolution(weight={"zero": 3}),
-    ),
-    "unsigned-weights": (lambda: convolution(weight={"dtype": UINT8, "zero": 128}),),
-    "scale": (
-        lambda: bad_scale(-0.01),
-        lambda: bad_scale(np.nan),
-        lambda: convolution(activation={"scale": 0.0}),
-    ),
-    "quantized-type": tuple(
-        lambda kind=kind: typed(kind)
-        for kind in (TensorProto.UINT16, TensorProto.UINT4, TensorProto.FLOAT8E5M2)
-    ),
-    "integer-operator": (dynamically_quantized, integer_product, integer_convolution),
-    "tensor-type": tuple(
-        lambda kind=kind: typed_tensor(kind)
-        for kind in (TensorProto.INT16, TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64)
-    ),
-    "unsigned-activations": (without_zero_point,),
-    "convolution-axis": (lambda: convolution(weight={"axis": 2}),),
-    "product-axis": (lambda: linear("Gemm", 0), lambda: linear("Gemm", 1, 1)),
-    "one-sided": (lambda: one_sided("activation"),),
-    "transposed-convolution": (
-        lambda: transposed_convolution(0),
-        lambda: transposed_convolution(None),
-    ),
-}
-# What comes near to breaking a rule, and is fine.
-SOUND = {
-    "fake quantized weights": lambda: fake_quantized(),
-    "a scale for the whole weight": lambda: convolution(weight={"axis": None}),
-    "depthwise": lambda: depthwise(),
-    "two activations": lambda: two_activations(),
-    "Gemm, transposed": lambda: linear("Gemm", 0, 1),
-    "Gemm": lambda: linear("Gemm", 1),
-    "a transposed weight": lambda: transposed_weight(),
-    "a pool of integers": lambda: pooled(),
-    "half-precision scales": lambda: half_scales(),
-}
-
-
 def fake_quantized():
     net = Net()
     weight = net.quantize(net.floats(16, 16, 3, 3), np.full(16, 0.01), np.zeros(16), axis=0)
@@ -379,3 +296,85 @@ def half_scales():
     parts = net.hold(np.full(16, 0.01), HALF), net.hold(np.zeros(16), INT8)
     weight = net.add("DequantizeLinear", numbers, *parts, axis=0)
     return net.proto(net.add("Cast", net.conv(x, weight), to=TensorProto.FLOAT))
+
+
+CASES = {
+    "zero-point": ("rejected", lambda: convolution(activation={"zero": 5}), convolution),
+    "unsigned-weights": ("rejected", lambda: convolution(weight={"dtype": UINT8}), convolution),
+    "scale": ("rejected", lambda: bad_scale(0.0), lambda: bad_scale(1e-6)),
+    "integer-bias": ("rejected", lambda: biased(True), lambda: biased(False)),
+    "quantized-type": ("rejected", lambda: typed(TensorProto.INT16), convolution),
+    "integer-operator": ("rejected", fused_convolution, convolution),
+    "unsupported-operator": (
+        "rejected",
+        lambda: unsupported("Bernoulli"),
+        lambda: unsupported("Relu"),
+    ),
+    "custom-operator": ("rejected", custom, lambda: custom("")),
+    "mixed-types": ("rejected", lambda: half_and_single(True), lambda: half_and_single(False)),
+    "tensor-type": ("rejected", strings, lambda: typed_tensor(TensorProto.INT32)),
+    "unsigned-tensor": (
+        "rejected",
+        lambda: typed_tensor(TensorProto.UINT8),
+        lambda: typed_tensor(TensorProto.INT8),
+    ),
+    "stray-integers": ("rejected", lambda: embedding(True), lambda: embedding(False)),
+    "narrow-activations": ("rejected", four_bits, convolution),
+    "unsigned-activations": (
+        "wrong",
+        lambda: convolution(activation={"dtype": UINT8}),
+        convolution,
+    ),
+    "per-channel-activations": ("float", per_channel, convolution),
+    "convolution-axis": ("float", lambda: convolution(weight={"axis": 1}), convolution),
+    "product-axis": ("float", lambda: linear(axis=0), linear),
+    "one-sided": ("float", lambda: one_sided("weight"), lambda: one_sided("both")),
+    "transposed-convolution": ("float", lambda: transposed_convolution(1), convolution),
+    "rounded-twice": ("slower", lambda: rounded_twice(True), lambda: rounded_twice(False)),
+    "quantized-branch": ("slower", lambda: residual(True, True), lambda: residual(True)),
+    "float-residual": ("slower", lambda: residual(False), lambda: residual(True)),
+    "quantized-result": ("slower", lambda: last(True), lambda: last(False)),
+    "dynamic-input": ("note", lambda: dynamic(True), lambda: dynamic(False)),
+}
+# More ways to break a rule than one.
+VARIANTS = {
+    "zero-point": (
+        lambda: convolution(activation={"zero": 128, "dtype": UINT8}),
+        lambda: convolution(weight={"zero": 3}),
+    ),
+    "unsigned-weights": (lambda: convolution(weight={"dtype": UINT8, "zero": 128}),),
+    "scale": (
+        lambda: bad_scale(-0.01),
+        lambda: bad_scale(np.nan),
+        lambda: convolution(activation={"scale": 0.0}),
+    ),
+    "quantized-type": tuple(
+        lambda kind=kind: typed(kind)
+        for kind in (TensorProto.UINT16, TensorProto.UINT4, TensorProto.FLOAT8E5M2)
+    ),
+    "integer-operator": (dynamically_quantized, integer_product, integer_convolution),
+    "tensor-type": tuple(
+        lambda kind=kind: typed_tensor(kind)
+        for kind in (TensorProto.INT16, TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64)
+    ),
+    "unsigned-activations": (without_zero_point,),
+    "convolution-axis": (lambda: convolution(weight={"axis": 2}),),
+    "product-axis": (lambda: linear("Gemm", 0), lambda: linear("Gemm", 1, 1)),
+    "one-sided": (lambda: one_sided("activation"),),
+    "transposed-convolution": (
+        lambda: transposed_convolution(0),
+        lambda: transposed_convolution(None),
+    ),
+}
+# What comes near to breaking a rule, and is fine.
+SOUND = {
+    "fake quantized weights": fake_quantized,
+    "a scale for the whole weight": lambda: convolution(weight={"axis": None}),
+    "depthwise": depthwise,
+    "two activations": two_activations,
+    "Gemm, transposed": lambda: linear("Gemm", 0, 1),
+    "Gemm": lambda: linear("Gemm", 1),
+    "a transposed weight": transposed_weight,
+    "a pool of integers": pooled,
+    "half-precision scales": half_scales,
+}

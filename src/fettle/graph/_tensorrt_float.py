@@ -10,7 +10,6 @@ from fettle.graph._tensorrt_reading import (
     WEIGHTED,
     Operand,
     Rule,
-    integer_type,
     is_constant,
     label,
     nodes,
@@ -75,12 +74,6 @@ def _transposed_convolutions(model: ir.Model) -> Found:
             yield label(node), "a quantized ConvTranspose"
 
 
-def _narrow_activations(model: ir.Model) -> Found:
-    for node in nodes(model, "QuantizeLinear"):
-        if integer_type(node) == ir.DataType.INT4 and not is_constant(node.inputs[0]):
-            yield label(node), "an activation of int4"
-
-
 RULES = (
     Rule(
         "per-channel-activations",
@@ -112,5 +105,4 @@ RULES = (
         "leave it out of quantization, so that nothing is rounded in vain",
         _transposed_convolutions,
     ),
-    Rule("narrow-activations", "float", "quantize activations to int8", _narrow_activations),
 )

@@ -138,6 +138,12 @@ def _stray_integers(model: ir.Model) -> Found:
                 yield value.name or "", f"int8 weights that {readers[0].op_type} reads"
 
 
+def _narrow_activations(model: ir.Model) -> Found:
+    for node in nodes(model, "QuantizeLinear"):
+        if integer_type(node) == ir.DataType.INT4 and not is_constant(node.inputs[0]):
+            yield label(node), "an activation of int4"
+
+
 def _unsigned_activations(model: ir.Model) -> Found:
     for node in nodes(model, "QuantizeLinear"):
         zero = numbers(node.inputs[2]) if len(node.inputs) > 2 else None
@@ -200,6 +206,7 @@ RULES = (
         "put the DequantizeLinear right behind the integers, before what reads them",
         _stray_integers,
     ),
+    Rule("narrow-activations", "rejected", "quantize activations to int8", _narrow_activations),
     Rule(
         "unsigned-activations",
         "wrong",
