@@ -2,10 +2,16 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+import torch
+from torch import nn
 
 from fettle.core.errors import ModelError
 from fettle.core.recipe import parse_step
-from fettle.testing import sample
+from fettle.core.shelf import TECHNIQUES
+from fettle.export import export_onnx
+from fettle.graph import weighted_nodes
+from fettle.models._torchvision import import_torchvision
+from fettle.testing import TinyTask, sample
 
 F = np.float32
 S = F(0.05)
@@ -17,7 +23,11 @@ T = {n: RNG.uniform(0.001, 0.01, len(w)).astype(F) for n, w in W.items()}
 
 
 def lowered(graph, names):
-    result = parse_step(f"graph.lower_float(nodes='{names}')")(graph.ir)
+    return lowered_model(graph.ir, names.split(","))
+
+
+def lowered_model(model, names):
+    result = parse_step(f"graph.lower_float(nodes='{','.join(names)}')")(model)
     onnx.checker.check_model(ir.to_proto(result), full_check=True)
     return result
 
@@ -113,3 +123,68 @@ def test_an_unknown_layer_is_named_with_those_there_are(build):
 def test_a_float_model_is_refused(build):
     with pytest.raises(ModelError, match="has none"):
         lowered(build([("Relu", ["x"], ["y"])]), "")
+
+
+def test_a_weight_that_is_transposed_after_it_was_dequantized(build, run):
+    """As torch's linear layers are exported; a weight of three dimensions too."""
+    weight = RNG.integers(-127, 128, (3, 5, 4)).astype(np.int8)  # n, outputs, inputs
+    scales = RNG.uniform(0.001, 0.01, 5).astype(F)
+    held = {"s": S, "z": np.array(0, np.int8), "w": weight, "t": scales}
+    nodes = [
+        ("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        ("DequantizeLinear", ["q", "s", "z"], ["a"]),
+        ("DequantizeLinear", ["w", "t"], ["d"], {"axis": 1}),
+        ("Transpose", ["d"], ["f"], {"perm": [0, 2, 1]}),
+        ("MatMul", ["a", "f"], ["y"]),
+    ]
+    result = lowered(build(nodes, held, inputs={"x": [3, 6, 4]}), "y")
+    assert kinds(result) == ["MatMul"]
+    x = RNG.normal(0, 2, (3, 6, 4)).astype(F)
+    expected = x.astype(float) @ (weight * scales[:, None].astype(float)).swapaxes(1, 2)
+    np.testing.assert_allclose(run(result, {"x": x})["y"], expected, atol=1e-5)
+
+
+class Encoder(nn.Module):
+    """A BERT-shaped encoder of embedded tokens, and a head."""
+
+    def __init__(self):
+        super().__init__()
+        import_torchvision()
+        from transformers import BertConfig, BertModel
+
+        config = BertConfig(
+            hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+            vocab_size=10, attn_implementation="eager",
+        )  # fmt: skip
+        self.bert = BertModel(config, add_pooling_layer=False)
+        self.head = nn.Linear(32, 4)
+
+    def forward(self, x):
+        return self.head(self.bert(inputs_embeds=x.squeeze(1)).last_hidden_state.mean(1))
+
+
+def vit():
+    import_torchvision()
+    import timm
+
+    return timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=48,
+                             depth=2, in_chans=1, num_classes=4)  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "image"), [(Encoder, (1, 8, 32)), (vit, (1, 32, 32))])
+def test_every_layer_of_a_transformer_can_be_turned_back(make, image, tmp_path, run):
+    torch.manual_seed(0)
+    task = TinyTask(image=image)
+    module = make().eval()
+    layers = [m for m in module.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    export_onnx(TECHNIQUES.make("quantize.static", samples=16)(module, task), task, tmp_path)
+    model = ir.load(tmp_path / "model.onnx")
+    names = [node.outputs[0].name for node in weighted_nodes(model.graph)]
+    assert len(names) == len(layers)
+    result = lowered_model(model, names)
+    assert not {"QuantizeLinear", "DequantizeLinear"} & set(kinds(result))
+    x = task.example_inputs(8)
+    with torch.no_grad():
+        expected = module(torch.from_numpy(next(iter(x.values())))).numpy()
+    found = run(result, x)["logits"]
+    assert np.abs(found - expected).mean() < 0.02 * np.abs(expected).mean()  # weights' rounding

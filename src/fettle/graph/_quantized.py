@@ -92,11 +92,17 @@ def only_quantized(value: ir.Value) -> bool:
 
 
 def weighted_nodes(graph: ir.Graph) -> Iterator[ir.Node]:
-    """Yield the convolutions and linear layers of `graph` whose weight is quantized, in order."""
+    """Yield the convolutions and linear layers of `graph` whose weight is quantized, in order.
+
+    The weight may be transposed after it was dequantized, as that of torch's linear layers is.
+    """
     for node in graph:
         if node.op_type not in {"Conv", "Gemm", "MatMul", "ConvTranspose"}:
             continue
-        weight = node.inputs[1].producer() if node.inputs[1] is not None else None
-        quantized = weight is not None and weight.op_type == "DequantizeLinear"
-        if quantized and weight is not None and constant_of(weight.inputs[0]) is not None:
+        maker = node.inputs[1].producer() if node.inputs[1] is not None else None
+        if maker is not None and maker.op_type == "Transpose":
+            maker = maker.inputs[0].producer() if maker.inputs[0] is not None else None
+        if maker is None or maker.op_type != "DequantizeLinear":
+            continue
+        if constant_of(maker.inputs[0]) is not None:
             yield node

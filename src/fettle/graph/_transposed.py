@@ -14,7 +14,7 @@ from fettle.graph._quantized import constant_of
 
 
 def straighten_weights(graph: ir.Graph) -> int:
-    """Transpose the integers of every weight of two dimensions; return how many there were."""
+    """Transpose the integers of every weight instead; return how many there were."""
     return sum(_straighten(graph, n) for n in list(graph) if n.op_type == "Transpose")
 
 
@@ -24,15 +24,17 @@ def _straighten(graph: ir.Graph, transpose: ir.Node) -> bool:
     if held is None or held.op_type != "DequantizeLinear" or transpose.outputs[0].is_graph_output():
         return False
     constants = [constant_of(given) for given in held.inputs]
-    if constants[0] is None or constants[0].ndim != 2 or any(c is None for c in constants):
+    if constants[0] is None or any(c is None for c in constants):
         return False
     if any(c is not None and c.ndim > 1 for c in constants[1:]):
         return False
     name = str(transpose.outputs[0].name)
-    turned = add_constant(graph, f"{name}_integers", np.ascontiguousarray(constants[0].T))
+    order = _order(transpose, constants[0].ndim)
+    integers = np.ascontiguousarray(constants[0].transpose(order))
+    turned = add_constant(graph, f"{name}_integers", integers)
     axis = held.attributes["axis"].as_int() if "axis" in held.attributes else 1
-    copy = ir.node("DequantizeLinear", [turned, *held.inputs[1:]], {"axis": 1 - axis % 2},
-                   name=f"{name}_dequantize")  # fmt: skip
+    copy = ir.node("DequantizeLinear", [turned, *held.inputs[1:]],
+                   {"axis": order.index(axis % len(order))}, name=f"{name}_dequantize")  # fmt: skip
     made, old = copy.outputs[0], transpose.outputs[0]
     set_type(made, old)
     made.shape, made.name = ir.Shape(turned.shape or ()), f"{name}_straight"
@@ -42,3 +44,10 @@ def _straighten(graph: ir.Graph, transpose: ir.Node) -> bool:
     if not held.outputs[0].uses() and not held.outputs[0].is_graph_output():
         graph.remove(held, safe=True)
     return True
+
+
+def _order(transpose: ir.Node, rank: int) -> list[int]:
+    """Return which axis comes where; without being told, the last comes first."""
+    if "perm" in transpose.attributes:
+        return list(transpose.attributes["perm"].as_ints())
+    return list(range(rank))[::-1]

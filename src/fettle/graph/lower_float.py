@@ -22,8 +22,10 @@ from fettle.core.errors import ModelError
 from fettle.core.knobs import Text
 from fettle.graph._constants import add_constant
 from fettle.graph._dequantize import dequantized
+from fettle.graph._float_sums import read_float_sums
 from fettle.graph._pass import GraphPass
 from fettle.graph._quantized import constant_of, weighted_nodes
+from fettle.graph._transposed import straighten_weights
 
 if TYPE_CHECKING:
     from fettle.tasks import Task
@@ -66,6 +68,8 @@ class LowerFloat(GraphPass):
         del task
         names = set(self._names())
         slow = [node for node in weighted_nodes(model.graph) if node.outputs[0].name in names]
+        if slow:
+            straighten_weights(model.graph)
         born: set[ir.Value] = set()
         for node in list(model.graph):
             if node in slow:
@@ -75,6 +79,7 @@ class LowerFloat(GraphPass):
                 _read_float(node)
                 born.update(node.outputs)
         if slow:
+            read_float_sums(model.graph)
             _sweep(model.graph)
         return model
 

@@ -58,7 +58,8 @@ def _halve(graph: ir.Graph, layer: ir.Node) -> None:
     """Round the layer's weight to twice its step, where it is symmetric int8 past the bound."""
     weight = layer.inputs[1]
     dequantize = weight.producer() if weight is not None else None
-    assert dequantize is not None
+    if dequantize is None or dequantize.op_type != "DequantizeLinear":
+        return  # by block, and transposed
     numbers, scale = (constant_of(value) for value in dequantize.inputs[:2])
     zero = constant_of(dequantize.inputs[2]) if len(dequantize.inputs) > 2 else None
     if numbers is None or scale is None or numbers.dtype != np.int8:

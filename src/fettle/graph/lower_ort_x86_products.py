@@ -41,8 +41,8 @@ class LowerOrtX86Products(OfQuantized, GraphPass):
         del task
         straighten_weights(model.graph)
         for node in list(weighted_nodes(model.graph)):
-            add = _bias_after(node)
-            if add is not None and _is_plain(node):
+            add = _bias_after(node) if _is_plain(node) else None
+            if add is not None:
                 _fuse(model, node, add)
         read_float_sums(model.graph)
         return model
@@ -86,6 +86,8 @@ def _is_plain(product: ir.Node) -> bool:
 
 
 def _is_by_column(held: ir.Node) -> bool:
+    if held.op_type != "DequantizeLinear":
+        return False
     numbers, scale = (constant_of(v) for v in held.inputs[:2])
     zero = constant_of(held.inputs[2]) if len(held.inputs) > 2 else None
     if numbers is None or scale is None or numbers.dtype != np.int8 or numbers.ndim != 2:

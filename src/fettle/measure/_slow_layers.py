@@ -17,7 +17,7 @@ import numpy as np
 
 from fettle.runtimes import LayerTime
 
-_WEIGHTED = re.compile(r"Conv|Gemm|MatMul|FullyConnected|GroupConvolution|Deconvolution")
+_WEIGHTED = re.compile(r"Conv(?!ert)|Gemm|MatMul|FullyConnected|GroupConvolution|Deconvolution")
 LEAST_GAIN = 0.01  # of the whole time; less can't be told from noise
 
 
@@ -49,7 +49,7 @@ class Suspect:
 
 
 def suspects(
-    integer: Sequence[LayerTime], plain: Sequence[LayerTime], names: Sequence[str], most: int = 2
+    integer: Sequence[LayerTime], plain: Sequence[LayerTime], layers: Sequence[Layer], most: int = 2
 ) -> list[Suspect]:
     """Return the groups of layers that lose the most, the worst first.
 
@@ -58,10 +58,10 @@ def suspects(
     Args:
         integer: each layer's time in the lowered INT8 session, in order.
         plain: the same with every layer in float.
-        names: what the model calls its weighted layers, in order.
+        layers: the model's weighted ones, in order.
         most: how many groups at most.
     """
-    charged = [_charged(times, names) for times in (integer, plain)]
+    charged = [_charged(times, layers) for times in (integer, plain)]
     if any(times is None for times in charged):
         return []
     slow, fast = (np.asarray(times) for times in charged)
@@ -76,29 +76,48 @@ def suspects(
     return found
 
 
-def _charged(times: Sequence[LayerTime], names: Sequence[str]) -> np.ndarray | None:
+def _charged(times: Sequence[LayerTime], layers: Sequence[Layer]) -> np.ndarray | None:
     """Return the time charged to each layer, shape (layers,), or None when they don't match."""
-    totals, place = np.zeros(len(names)), -1
-    by_name = _weighted(times, names)
-    if len(by_name) != len(names):
+    places = _places(times, layers)
+    if places is None:
         return None
+    totals = np.zeros(len(layers))
+    place = places[min(places)] if places else 0  # what runs before any layer goes to the first
     for index, time in enumerate(times):
-        place += index in by_name
-        totals[max(place, 0)] += time.ms
+        place = places.get(index, place)
+        totals[place] += time.ms
     return totals
 
 
-def _weighted(times: Sequence[LayerTime], names: Sequence[str]) -> set[int]:
-    """Return which of the engine's layers are the model's weighted ones.
+def _places(times: Sequence[LayerTime], layers: Sequence[Layer]) -> dict[int, int] | None:
+    """Return the number of the model's layer for each weighted layer of the engine.
 
-    A product of two activations (attention) bears the same operator's name: where there are more
-    products than layers, those count whose name begins with a layer's.
+    By name, where the engine keeps them, for it may run independent layers in another order than
+    the model has, and products of two activations (attention) bear a layer's operator; else by
+    order, where there are as many.
     """
-    found = {i for i, time in enumerate(times) if _WEIGHTED.search(time.op)}
-    if len(found) == len(names):
-        return found
-    starts = tuple(names)
-    return {i for i in found if times[i].name.startswith(starts)}
+    found = [i for i, time in enumerate(times) if _WEIGHTED.search(time.op)]
+    by_name = {i: place for i in found if (place := _named(times[i].name, layers)) is not None}
+    if sorted(by_name.values()) == list(range(len(layers))):
+        return by_name
+    if len(found) == len(layers):
+        return {index: place for place, index in enumerate(found)}
+    return None
+
+
+def _named(name: str, layers: Sequence[Layer]) -> int | None:
+    """Return the number of the layer that an engine's name begins with: the longest that fits.
+
+    Engines call a layer after itself or its output, and append to that, but no digit: that would
+    be another one's.
+    """
+    fits = [
+        (len(own), number)
+        for number, layer in enumerate(layers)
+        for own in (layer.name, layer.output)
+        if name.startswith(own) and not name[len(own) :][:1].isdigit()
+    ]
+    return max(fits)[1] if fits else None
 
 
 def _worst(losses: np.ndarray) -> Suspect | None:

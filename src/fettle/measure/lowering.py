@@ -128,7 +128,7 @@ def _suspected(
         plain = _times(model, runtime, (everything,), one)
     except FettleError:  # a name that no knob can hold, or a graph that has another shape
         return []
-    found = suspects(integer, plain, [layer.name for layer in layers])
+    found = suspects(integer, plain, layers)
     return [[layer.output for layer in layers[s.first : s.last + 1]] for s in found]
 
 
