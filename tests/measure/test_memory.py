@@ -7,8 +7,9 @@ from onnx import helper
 
 from fettle.core.errors import CheckFailed, InputError, ModelError
 from fettle.core.shelf import METRICS, RUNTIMES
-from fettle.measure import Artifact, memory, peak_memory
+from fettle.measure import Artifact, _fresh_process, _memory_probe, peak_memory
 from fettle.measure._memory_probe import high_water, probe
+from fettle.measure.memory import footprint_in
 
 W = np.ones((1024, 4096), np.float32)  # 16 MiB
 
@@ -28,7 +29,10 @@ def test_a_fresh_process_holds_at_least_the_weights(artifact):
     found = peak_memory(artifact())
     assert found.peak_bytes - found.baseline_bytes >= W.nbytes
     assert found.baseline_bytes > 10_000_000
-    assert set(found.to_json()) == {"peak_bytes", "baseline_bytes"}
+    assert found.imported_bytes <= found.loaded_bytes <= found.peak_bytes
+    assert found.loaded_bytes - found.imported_bytes >= W.nbytes
+    assert 0 < found.unique_bytes <= found.proportional_bytes <= found.served_bytes
+    assert found.to_json()["peak_bytes"] == found.peak_bytes
 
 
 def test_a_larger_batch_needs_more(artifact):
@@ -52,7 +56,7 @@ def test_a_model_that_fails_at_run_time_is_told(make_onnx):
              "batch": 1, "shapes": {}, "runs": 1}  # fmt: skip
     assert "can't run the model" in probe(asked)["refused"]
     told = probe({**asked, "shapes": {"x": [1024]}})
-    assert told["peak_bytes"] >= told["baseline_bytes"] > 0
+    assert told["bytes"]["peak"] >= told["bytes"]["baseline"] > 0
 
 
 def test_a_runtime_is_needed(product):
@@ -67,9 +71,18 @@ def test_too_long_is_told(artifact):
 
 def test_a_process_that_dies_is_told(artifact, monkeypatch):
     dead = subprocess.CompletedProcess([], -9, stdout="", stderr="")
-    monkeypatch.setattr(memory.subprocess, "run", lambda *_, **__: dead)
+    monkeypatch.setattr(_fresh_process.subprocess, "run", lambda *_, **__: dead)
     with pytest.raises(CheckFailed, match="code -9"):
         peak_memory(artifact())
+
+
+def test_a_system_without_proc_tells_the_peak_only(product, monkeypatch, tmp_path):
+    monkeypatch.setattr(_memory_probe, "_PROC", tmp_path)
+    asked = {"model": str(product), "runtime": "onnxruntime", "knobs": {}, "lowering": [],
+             "batch": 1, "shapes": {}, "runs": 1}  # fmt: skip
+    found = footprint_in(probe(asked))
+    assert found.peak_bytes > W.nbytes
+    assert (found.loaded_bytes, found.unique_bytes) == (None, None)
 
 
 def test_the_high_water_mark_is_at_least_what_is_held_now():

@@ -24,22 +24,25 @@ from fettle.measure.latency import (
     twin_of,
 )
 from fettle.measure.macs import LayerMacs, layer_macs, macs_of, parameters_of
-from fettle.measure.memory import PeakMemory, peak_memory
+from fettle.measure.memory import Footprint, PeakMemory, peak_memory
 from fettle.measure.noninferiority import drop_of, mean_score, proportion_interval, verdict_of
 from fettle.measure.operators import operators_of
 from fettle.measure.quality import Agreement, agreement, outputs_of, run_batch, scores_of
 from fettle.measure.size import file_bytes, onnx_bytes
 from fettle.measure.sparsity import TensorSparsity, sparsity_of, tensor_sparsity
+from fettle.measure.startup import Startup, startup
 
 __all__ = [
     "Agreement",
     "Artifact",
+    "Footprint",
     "LayerMacs",
     "Metric",
     "PeakMemory",
     "Plan",
     "Ratio",
     "Samples",
+    "Startup",
     "Subject",
     "TensorSparsity",
     "Timing",
@@ -63,6 +66,7 @@ __all__ = [
     "run_batch",
     "scores_of",
     "sparsity_of",
+    "startup",
     "summary",
     "tensor_sparsity",
     "throughput",

@@ -1,6 +1,8 @@
-"""The process whose memory is measured: `python -m fettle.measure._memory_probe JSON`.
+"""The process that is measured: `python -m fettle.measure._memory_probe JSON`.
 
-Its last line on stdout is a JSON object: `peak_bytes` and `baseline_bytes`, or `refused`.
+It imports the engine, builds the session, runs it, and where asked builds and runs another one
+while it is warm. Its last line on stdout is a JSON object: `ms` and `bytes` of each part, or
+`refused`.
 """
 
 from __future__ import annotations
@@ -9,9 +11,11 @@ import importlib
 import json
 import resource
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from time import monotonic_ns, perf_counter_ns
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,24 +23,51 @@ from fettle.core.arrays import TensorSpec
 from fettle.core.errors import FettleError
 from fettle.core.shelf import RUNTIMES
 
-_STATUS = Path("/proc/self/status")
+T = TypeVar("T")
+_PROC = Path("/proc/self")
 
 
 def probe(asked: dict[str, Any]) -> dict[str, Any]:
-    """Build the session, run it, and return the marks; or why the runtime refused."""
+    """Do what is asked and return times and memory; or why the runtime refused."""
     try:
-        runtime: Any = RUNTIMES.make(asked["runtime"], **asked["knobs"])
-        _import_engine(asked["runtime"])
-        baseline = high_water()
-        session = runtime.build(Path(asked["model"]), asked["lowering"])
-        inputs = {spec.name: _zeros(spec, asked) for spec in session.inputs}
-        for _ in range(asked["runs"]):
-            session.run(inputs)
+        return _serve(asked)
     except FettleError as error:
         return {"refused": str(error)}
     except Exception as error:  # whatever an engine throws at run time, the parent should hear
         return {"refused": f"{asked['runtime']} can't run the model: {error}"}
-    return {"peak_bytes": high_water(), "baseline_bytes": baseline}
+
+
+def _serve(asked: dict[str, Any]) -> dict[str, Any]:
+    watch = _Watch()
+    if "spawned_ns" in asked:
+        watch.ms["process"] = (monotonic_ns() - asked["spawned_ns"]) / 1e6
+    runtime: Any = watch.time("engine_import", lambda: _import_engine(asked))
+    held = {"baseline": high_water(), "imported": resident()}
+    build = lambda: runtime.build(Path(asked["model"]), asked["lowering"])  # noqa: E731
+    session = watch.time("build", build)
+    held["loaded"] = resident()
+    inputs = {spec.name: _zeros(spec, asked) for spec in session.inputs}
+    watch.time("first_inference", lambda: session.run(inputs))
+    for _ in range(asked["runs"] - 1):
+        watch.time("later_inference", lambda: session.run(inputs))
+    held |= {"served": resident(), "peak": high_water(), **_own()}
+    if asked.get("warm"):
+        another = watch.time("warm_build", build)
+        watch.time("warm_first_inference", lambda: another.run(inputs))
+    return {"ms": watch.ms, "bytes": held}
+
+
+class _Watch:
+    """Times of named parts in milliseconds; of a part that comes again, the last."""
+
+    def __init__(self) -> None:
+        self.ms: dict[str, float] = {}
+
+    def time(self, part: str, work: Callable[[], T]) -> T:
+        start = perf_counter_ns()
+        done = work()
+        self.ms[part] = (perf_counter_ns() - start) / 1e6
+        return done
 
 
 def high_water() -> int:
@@ -44,18 +75,45 @@ def high_water() -> int:
 
     VmHWM where the system has it: getrusage's number is inherited from the parent on Linux.
     """
-    with suppress(OSError, ValueError, IndexError):
-        lines = _STATUS.read_text(encoding="ascii").splitlines()
-        mark = next((line for line in lines if line.startswith("VmHWM:")), "")
-        return int(mark.split()[1]) * 1024
+    mark = _kilobytes("status").get("VmHWM")
+    if mark is not None:
+        return mark * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _import_engine(name: str) -> None:
-    """Some runtimes import their engine when they build; for the baseline it has to be here."""
+def resident() -> int | None:
+    """Return this process's resident memory in bytes now, or None where the system doesn't tell."""
+    now = _kilobytes("status").get("VmRSS")
+    return None if now is None else now * 1024
+
+
+def _own() -> dict[str, int]:
+    """Return what the process holds of its own (`unique`) and with its share of what it shares
+    with other processes (`proportional`), in bytes; nothing where the system doesn't tell.
+    """
+    told = _kilobytes("smaps_rollup")
+    if "Pss" not in told:
+        return {}
+    unique = told.get("Private_Clean", 0) + told.get("Private_Dirty", 0)
+    return {"unique": unique * 1024, "proportional": told["Pss"] * 1024}
+
+
+def _kilobytes(name: str) -> dict[str, int]:
+    """Return the lines `Name:  123 kB` of a file in /proc/self."""
+    with suppress(OSError):
+        lines = (_PROC / name).read_text(encoding="ascii").splitlines()
+        fields = (line.split() for line in lines if line.endswith(" kB"))
+        return {words[0].rstrip(":"): int(words[1]) for words in fields}
+    return {}
+
+
+def _import_engine(asked: dict[str, Any]) -> Any:
+    """Make the runtime; some import their engine when they build only: do it here for all."""
+    runtime = RUNTIMES.make(asked["runtime"], **asked["knobs"])
     with suppress(ImportError):
-        importlib.import_module(name)
+        importlib.import_module(asked["runtime"])
+    return runtime
 
 
 def _zeros(spec: TensorSpec, asked: dict[str, Any]) -> np.ndarray:

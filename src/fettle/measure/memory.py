@@ -1,42 +1,48 @@
-"""Peak memory of a process that does nothing but load a model and run it.
+"""Memory of a process that does nothing but load a model and run it.
 
 In the process of the search, memory holds whatever came before. So a fresh interpreter is
-started that imports the engine, builds the session, runs it, and tells its high-water mark.
+started that imports the engine, builds the session, runs it, and tells what it holds.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fettle.core.errors import CheckFailed, InputError, ModelError
 from fettle.core.measurement import Measurement
-from fettle.measure._graph import find_model
+from fettle.measure._fresh_process import SECONDS, serve_once
 from fettle.measure._metric import Artifact, Metric
-
-_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
-class PeakMemory:
-    """High-water marks of resident memory in bytes (VmHWM), the interpreter included.
+class Footprint:
+    """Memory of a serving process in bytes, the interpreter included.
 
-    `baseline_bytes` was reached with the engine imported and nothing loaded yet.
+    `peak_bytes` and `baseline_bytes` are high-water marks of resident memory (VmHWM): of the whole
+    run, and with the engine imported but nothing loaded. The rest is what is resident at a moment:
+    with the engine `imported`, the model `loaded`, and after requests were `served`. Then
+    `unique_bytes` (USS) is what a further process of the same kind would cost, and
+    `proportional_bytes` (PSS) counts shared pages in parts. None where the system doesn't tell.
     """
 
     peak_bytes: int
     baseline_bytes: int
+    imported_bytes: int | None = None
+    loaded_bytes: int | None = None
+    served_bytes: int | None = None
+    unique_bytes: int | None = None
+    proportional_bytes: int | None = None
 
-    def to_json(self) -> dict[str, int]:
+    def to_json(self) -> dict[str, int | None]:
         """Return the JSON form."""
         return asdict(self)
 
 
-def peak_memory(subject: Artifact, runs: int = 5, timeout_seconds: float = _SECONDS) -> PeakMemory:
-    """Return the peak memory of a fresh process that runs the artifact `runs` times.
+PeakMemory = Footprint
+
+
+def peak_memory(subject: Artifact, runs: int = 5, timeout_seconds: float = SECONDS) -> Footprint:
+    """Return the memory of a fresh process that runs the artifact `runs` times.
 
     Inputs are zeros of the model's shapes; free dimensions but the batch are 1, unless the
     artifact's task gives its own.
@@ -46,18 +52,12 @@ def peak_memory(subject: Artifact, runs: int = 5, timeout_seconds: float = _SECO
         ModelError: the runtime refuses the model; the message says why.
         CheckFailed: the process died, or took too long.
     """
-    asked = json.dumps(_request(subject, runs))
-    command = [sys.executable, "-m", "fettle.measure._memory_probe", asked]
-    try:
-        done = subprocess.run(  # noqa: S603  (our own module, no shell)
-            command, capture_output=True, text=True, timeout=timeout_seconds, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise CheckFailed(
-            f"measuring the memory of `{subject.path}` took longer than {timeout_seconds:g} s;"
-            " give it a smaller batch or more time"
-        ) from error
-    return _answer(done)
+    return footprint_in(serve_once(subject, runs, timeout_seconds=timeout_seconds))
+
+
+def footprint_in(answer: dict[str, Any]) -> Footprint:
+    """Read what a measured process said about its memory."""
+    return Footprint(**{f"{name}_bytes": value for name, value in answer["bytes"].items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,37 +67,3 @@ class Memory(Metric):
     def measure(self, subject: Artifact) -> Measurement:
         """Start the process and read its high-water mark."""
         return Measurement.exact("peak_memory", peak_memory(subject).peak_bytes, "B")
-
-
-def _request(subject: Artifact, runs: int) -> dict[str, Any]:
-    runtime = subject.runtime
-    if runtime is None or runtime.takes != "onnx":
-        raise InputError(
-            f"peak memory expects an artifact with a runtime that runs ONNX, got"
-            f" `{runtime}`: Artifact(path, runtime=RUNTIMES.make('onnxruntime'))"
-        )
-    inputs = subject.task.example_inputs(1) if subject.task else {}
-    return {
-        "model": str(find_model(subject.path).resolve()),
-        "runtime": runtime.name(),
-        "knobs": runtime.values(),
-        "lowering": list(subject.lowering),
-        "batch": subject.batch,
-        "shapes": {name: list(array.shape[1:]) for name, array in inputs.items()},
-        "runs": runs,
-    }
-
-
-def _answer(done: subprocess.CompletedProcess[str]) -> PeakMemory:
-    """Read the process's last line; what the engine printed before it is passed over."""
-    try:
-        answer = json.loads(done.stdout.strip().splitlines()[-1])
-    except (ValueError, IndexError) as error:
-        told = done.stderr.strip().splitlines()[-1:] or ["nothing"]
-        raise CheckFailed(
-            f"the process that measures memory ended with code {done.returncode} and said:"
-            f" {told[0]}; code -9 means that the system ran out of memory"
-        ) from error
-    if "refused" in answer:
-        raise ModelError(answer["refused"])
-    return PeakMemory(answer["peak_bytes"], answer["baseline_bytes"])
