@@ -1,6 +1,6 @@
 """Which architectures each technique works on: every torchvision classifier, 60 of timm, sequences.
 
-python benchmarks/coverage.py [--only TEXT] [--stage NAME] [--again] [--workers 1]
+python benchmarks/coverage.py [--only TEXT] [--stage NAME] [--again] [--untimed] [--workers 1]
 
 Each stage of each model runs in a process of its own, with a limit of time and memory. What is
 found is appended to `results/coverage.jsonl`, so that a walk continues where it was stopped, on
@@ -32,6 +32,7 @@ FOUND = Path(__file__).resolve().parent / "results" / "coverage.jsonl"
 STAGES = ("export", "static_int8", "dynamic_int8", "pruning", "aware")
 GOALS = {"torchvision": {"export": 98, "static_int8": 97, "pruning": 95, "aware": 90}, "timm": {}}
 EXPORTED = "fp32"
+UNTIMED = "FETTLE_COVERAGE_UNTIMED"  # as the stages know it
 SECONDS, GIGABYTES = 900, 12
 _CONTEXT = multiprocessing.get_context("forkserver")
 Found = dict[str, Any]
@@ -40,6 +41,8 @@ Found = dict[str, Any]
 def main() -> int:
     """Walk, then write the table."""
     args = _arguments()
+    if args.untimed:
+        os.environ[UNTIMED] = "1"
     HOME.mkdir(parents=True, exist_ok=True)
     os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parent)  # of the server that forks
     _CONTEXT.set_forkserver_preload(["_coverage_stages"])
@@ -56,6 +59,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", default="", help="models whose name contains this")
     parser.add_argument("--stage", default="", choices=["", *STAGES], help="this stage alone")
     parser.add_argument("--again", action="store_true", help="repeat what failed")
+    parser.add_argument("--untimed", action="store_true", help="leave INT8's speed out")
     parser.add_argument("--workers", type=int, default=1, help="models at a time")
     return parser.parse_args()
 
