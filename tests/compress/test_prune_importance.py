@@ -4,8 +4,10 @@ import copy
 import itertools
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from fettle.compress.prune._bn import restimate
 from fettle.compress.prune._groups import ChannelGraph
@@ -193,3 +195,59 @@ def test_shared_weights_stay_shared():
         return
     assert model[5].weight is model[3].weight
     assert model(X).shape == (3, 4)
+
+
+class Dead(nn.Module):
+    """No channel of the first layer gets through on any example; a branch is switched off."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(64, 8), nn.Linear(64, 8)
+        self.head, self.weight = nn.Linear(16, 4), nn.Parameter(torch.tensor(0.0))
+
+    def forward(self, x):
+        x = x.flatten(1)
+        first = F.relu(self.first(x) - 1000, inplace=True)
+        return self.head(torch.cat([first, self.weight * self.second(x).sub(1000).relu_()], 1))
+
+
+@pytest.mark.parametrize("root", ["first", "second"])
+def test_dead_channels_prove_nothing(root, monkeypatch):
+    """A removal that takes its neighbour out of the reader must show there too."""
+    torch.manual_seed(0)
+    graph, _ = ChannelGraph.of(Dead().eval(), (X,))
+    assert Trial(graph).holds({root: [1]})
+
+    def wrong(self, root, channels):
+        layer, head = self.model.get_submodule(root), self.model.head
+        place = channels[0] + (0 if root == "first" else 8)
+        for name in ("weight", "bias"):
+            setattr(layer, name, nn.Parameter(without(getattr(layer, name), channels[0], 0)))
+        head.weight = nn.Parameter(without(head.weight, place + 1, 1))
+
+    monkeypatch.setattr(ChannelGraph, "remove", wrong)
+    assert not Trial(graph).holds({root: [1]})
+
+
+class Unseen(nn.Module):
+    """What the second layer makes adds nothing to the outputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(64, 8), nn.Linear(8, 6)
+        self.head, self.other = nn.Linear(8, 4), nn.Linear(6, 4)
+
+    def forward(self, x):
+        x = self.first(x.flatten(1)).relu()
+        return self.head(x) + 0 * self.other(self.second(x).relu())
+
+
+def test_what_can_not_be_seen_in_the_outputs_is_not_proven():
+    graph, _ = ChannelGraph.of(Unseen().eval(), (X,))
+    assert Trial(graph).holds({"first": [1]})
+    assert not Trial(graph).holds({"second": [1]})
+
+
+def without(tensor, index, axis):
+    kept = [i for i in range(tensor.shape[axis]) if i != index]
+    return tensor.detach().index_select(axis, torch.tensor(kept))

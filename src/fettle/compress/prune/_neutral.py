@@ -1,7 +1,8 @@
 """Arithmetic that doesn't depend on how many channels there are.
 
 Layer norm, attention's scale and means over channels change when channels go, rightly. To compare
-a narrower model with the wide one whose channels are silenced, both run in here.
+a narrower model with the wide one whose channels are silenced, both run in here. Rectifiers leak in
+here, for where a channel is dead on the examples, it looks the same whichever channel went.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class Neutral(TorchFunctionMode):
-    """Within it norms are only affine, means are sums, and attention has a fixed scale."""
+    """Within it norms are affine, means are sums, attention has a fixed scale, rectifiers leak."""
 
     def __torch_function__(
         self,
@@ -88,7 +89,22 @@ def _squares_and_sum(x: Tensor, dim: Any = None, *_: Any, **kwargs: Any) -> tupl
     return _squares(x, dim, keepdim=keep), _sum(x, dim, keepdim=keep)
 
 
+def _leak(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Return max(x, x/4), whatever the bounds were; in place where that was asked for."""
+    leaky = torch.maximum(x, 0.25 * x)
+    in_place = kwargs.get("inplace", any(isinstance(each, bool) and each for each in args))
+    return x.copy_(leaky) if in_place else leaky
+
+
+def _leak_in_place(x: Tensor, *_: Any, **__: Any) -> Tensor:
+    return _leak(x, inplace=True)
+
+
+_RECTIFIERS = (F.relu, torch.relu, Tensor.relu, F.relu6, F.hardtanh, F.threshold, F.hardswish,
+               F.hardsigmoid, F.gelu, F.silu)  # fmt: skip
 _FORMS: dict[Any, Callable[..., Any]] = {
+    **dict.fromkeys(_RECTIFIERS, _leak),
+    **dict.fromkeys((torch.relu_, Tensor.relu_), _leak_in_place),
     F.layer_norm: _layer_norm,
     torch.layer_norm: _layer_norm,
     F.rms_norm: _rms_norm,
