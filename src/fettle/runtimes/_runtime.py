@@ -29,12 +29,16 @@ _MOVES = {
 
 @dataclass(frozen=True)
 class LayerPrecision:
-    """What one layer of the running engine really computes in."""
+    """What one layer of the running engine really computes in.
+
+    `origins` names the nodes of the graph that the engine fused into it, where the engine tells.
+    """
 
     name: str
     op: str
     precision: str
     shape: tuple[int, ...] = ()
+    origins: tuple[str, ...] = ()
 
     @property
     def computes(self) -> bool:

@@ -140,7 +140,12 @@ def _spec(port: Any) -> TensorSpec:
 def _layer(operator: Any) -> LayerPrecision:
     info = operator.get_rt_info()
     kind, precision = str(info["layerType"].value), str(info["runtimePrecision"].value)
-    return LayerPrecision(operator.get_friendly_name(), kind, _INTEGERS.get(precision, precision))
+    return LayerPrecision(
+        operator.get_friendly_name(),
+        kind,
+        _INTEGERS.get(precision, precision),
+        origins=tuple(name for name in str(info["originalLayersNames"].value).split(",") if name),
+    )
 
 
 def _reason(error: Exception) -> str:
