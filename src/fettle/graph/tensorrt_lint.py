@@ -19,7 +19,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 from fettle.core.errors import ModelError
 from fettle.graph import _tensorrt_float, _tensorrt_rejected, _tensorrt_slower
 from fettle.graph._opset import inline_functions
-from fettle.graph._tensorrt_reading import Rule, Severity
+from fettle.graph._tensorrt_reading import WEIGHTED, Rule, Severity, label, nodes, operand
 
 RULES: tuple[Rule, ...] = (
     *_tensorrt_rejected.RULES,
@@ -68,6 +68,23 @@ def lint(model: ir.Model | str | Path) -> list[Finding]:
         for rule in RULES
         for where, found in rule.look(graph)
     ]
+
+
+def products(model: ir.Model) -> dict[str, set[str]]:
+    """Return the convolutions and matrix products by what TensorRT should run them in.
+
+    Keys are "int8", "f16" and "f32"; values are names as TensorRT's parser gives them to its
+    layers.
+    """
+    typed = ShapeInferencePass(check_type=False, strict_mode=False)(model.clone()).model
+    found: dict[str, set[str]] = {"int8": set(), "f16": set(), "f32": set()}
+    floats = {node for rule in _tensorrt_float.RULES for node, _ in rule.look(typed)}
+    for node in nodes(typed, *WEIGHTED):
+        quantized = all(operand(value) for value in node.inputs[:2]) and label(node) not in floats
+        half = node.outputs[0].dtype == ir.DataType.FLOAT16
+        kind = "int8" if quantized else "f16" if half else "f32"
+        found[kind].add(node.name or f"node_of_{node.outputs[0].name}")
+    return found
 
 
 def _load(path: Path) -> ir.Model:

@@ -3,5 +3,15 @@
 from fettle.runtimes._lowering import lowered
 from fettle.runtimes._runtime import LayerPrecision, LayerTime, Runtime, Session, match_inputs
 from fettle.runtimes._smoke import smoke
+from fettle.runtimes._trtexec import trtexec_commands
 
-__all__ = ["LayerPrecision", "LayerTime", "Runtime", "Session", "lowered", "match_inputs", "smoke"]
+__all__ = [
+    "LayerPrecision",
+    "LayerTime",
+    "Runtime",
+    "Session",
+    "lowered",
+    "match_inputs",
+    "smoke",
+    "trtexec_commands",
+]
