@@ -113,10 +113,20 @@ def test_a_constant_that_is_no_number(name, key):
         rewritten(name, net({**HELD, key: with_first(HELD[key], np.nan)}), X)
 
 
-@pytest.mark.parametrize("name", CALIBRATED)
-def test_an_infinite_weight(name):
-    with pytest.raises(ModelError, match="NaN or infinite"):
-        rewritten(name, net({**HELD, "m": with_first(HELD["m"], np.inf)}), X)
+@pytest.mark.parametrize("key", ["w", "b", "k"])
+@pytest.mark.parametrize("name", PASSES)
+def test_an_infinite_weight(name, key):
+    with pytest.raises(ModelError, match=f"`{key}` holds infinity"):
+        rewritten(name, net({**HELD, key: with_first(HELD[key], -np.inf)}), X)
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_infinity_in_a_mask_is_meant(run, name):
+    """As in attention: infinite logits lose in a softmax."""
+    mask = np.where(np.arange(64) % 3, 0, -np.inf).astype(F)
+    end = [("Add", ["h", "mask"], ["a"]), ("Softmax", ["a"], ["s"]), ("MatMul", ["s", "k"], ["y"])]
+    proto = net({**HELD, "mask": mask}, end)
+    same(run, name, rewritten(name, proto, X), proto, X)
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_the_file_is_half_as_large(build):
     assert size == pytest.approx(graph.proto.ByteSize() / 2, rel=0.01)
 
 
-@pytest.mark.parametrize("far", [65_520.0, -1e6, np.inf])
+@pytest.mark.parametrize("far", [65_520.0, -1e6])
 def test_what_float16_cannot_hold_stays_in_single_and_is_named(build, run, far):
     w = weight(48, 48)
     w[2, 3] = far

@@ -6,19 +6,16 @@ from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
 import onnx_ir as ir
 
 from fettle.core.context import Context
-from fettle.core.errors import ModelError
 from fettle.core.machine import Machine
 from fettle.core.plugin import Plugin
 from fettle.graph._constants import keep_names_apart
+from fettle.graph._soundness import refuse_unsound
 
 if TYPE_CHECKING:
     from fettle.tasks import Task
-
-_FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +46,11 @@ class GraphPass(Plugin):
         """Check, rewrite, check.
 
         Raises:
-            ModelError: the pass can't work on this model, or a constant in it is NaN.
+            ModelError: the pass can't work on this model, or a constant in it is NaN, or a weight
+                infinite.
         """
         if not self.lowers_for:  # those are made of a master that was checked
-            self._refuse_nan(model)
+            refuse_unsound(model, self.name())
         self.requires(model)
         before = _interface(model)
         result = self.apply(model, task)
@@ -60,19 +58,6 @@ class GraphPass(Plugin):
         if _interface(result) != before:
             raise AssertionError(f"{self.name()} changed the model's inputs or outputs")
         return result
-
-    def _refuse_nan(self, model: ir.Model) -> None:
-        """Raise ModelError if a constant holds NaN, which quantization would make a number of."""
-        for graph in (model.graph, *model.graph.subgraphs()):
-            for value in graph.initializers.values():
-                tensor = value.const_value
-                if tensor is None or tensor.dtype not in _FLOATS:
-                    continue
-                if np.isnan(tensor.numpy()).any():
-                    raise ModelError(
-                        f"`{self.name()}` needs sound weights, but `{value.name}` holds NaN; mend"
-                        " the training, or load other weights"
-                    )
 
     def within(self, context: Context) -> GraphPass:
         """Return the same pass in other circumstances."""
