@@ -5,7 +5,7 @@ from scipy import stats
 
 from fettle.core.errors import InputError, ModelError
 from fettle.core.shelf import RUNTIMES
-from fettle.measure import Artifact, startup
+from fettle.measure import Artifact, startup_of
 from fettle.measure._fresh_process import serve_once
 from fettle.measure.startup import startup_in
 
@@ -26,7 +26,7 @@ def answer(scale=1.0, **held):
 
 
 def test_a_fresh_process_tells_every_part(product):
-    found = startup(Artifact(product, RUNTIMES.make("onnxruntime", threads=1)), times=2)
+    found = startup_of(Artifact(product, RUNTIMES.make("onnxruntime", threads=1)), times=2)
     assert set(found.parts) == PARTS
     for part in found.parts.values():
         assert 0 < part.low <= part.value <= part.high
@@ -60,10 +60,10 @@ def test_memory_is_the_middle_of_the_processes():
 def test_wrong_requests_are_refused(product):
     runtime = RUNTIMES.make("onnxruntime")
     with pytest.raises(InputError, match="times"):
-        startup(Artifact(product, runtime), times=1)
+        startup_of(Artifact(product, runtime), times=1)
     with pytest.raises(InputError, match="runs"):
         serve_once(Artifact(product, runtime), runs=0)
     with pytest.raises(InputError, match="with a runtime"):
-        startup(Artifact(product))
+        startup_of(Artifact(product))
     with pytest.raises(ModelError, match="bf16"):
-        startup(Artifact(product, RUNTIMES.make("onnxruntime", precision="bf16")))
+        startup_of(Artifact(product, RUNTIMES.make("onnxruntime", precision="bf16")))

@@ -5,6 +5,7 @@ imported where it is used: the process whose memory is measured imports this pac
 """
 
 from fettle.measure._metric import Artifact, Metric
+from fettle.measure.concurrency import Load, closed_loop
 from fettle.measure.latency import (
     Plan,
     Ratio,
@@ -28,25 +29,34 @@ from fettle.measure.memory import Footprint, PeakMemory, peak_memory
 from fettle.measure.noninferiority import drop_of, mean_score, proportion_interval, verdict_of
 from fettle.measure.operators import operators_of
 from fettle.measure.quality import Agreement, agreement, outputs_of, run_batch, scores_of
+from fettle.measure.scenarios import Offline, Stream, multi_stream, offline, single_stream
+from fettle.measure.server_load import Pool, Search, Server, server
 from fettle.measure.size import file_bytes, onnx_bytes
 from fettle.measure.sparsity import TensorSparsity, sparsity_of, tensor_sparsity
-from fettle.measure.startup import Startup, startup
+from fettle.measure.startup import Startup, startup_of
 
 __all__ = [
     "Agreement",
     "Artifact",
     "Footprint",
     "LayerMacs",
+    "Load",
     "Metric",
+    "Offline",
     "PeakMemory",
     "Plan",
+    "Pool",
     "Ratio",
     "Samples",
+    "Search",
+    "Server",
     "Startup",
+    "Stream",
     "Subject",
     "TensorSparsity",
     "Timing",
     "agreement",
+    "closed_loop",
     "differs",
     "drop_of",
     "file_bytes",
@@ -54,8 +64,10 @@ __all__ = [
     "macs_of",
     "mean_score",
     "median_latency",
+    "multi_stream",
     "noise",
     "noise_in",
+    "offline",
     "onnx_bytes",
     "operators_of",
     "outputs_of",
@@ -65,8 +77,10 @@ __all__ = [
     "ratio",
     "run_batch",
     "scores_of",
+    "server",
+    "single_stream",
     "sparsity_of",
-    "startup",
+    "startup_of",
     "summary",
     "tensor_sparsity",
     "throughput",

@@ -93,6 +93,26 @@ def percentile_interval(
     return float(ordered[low]), float(ordered[high - 1])
 
 
+def share_interval(hits: Sequence[np.ndarray], confidence: float = 0.95) -> Interval:
+    """Return the interval of a share from blocks of booleans, aware of blocks; [0, 1] for fewer
+    than 3 blocks.
+
+    Clopper and Pearson's for as many independent samples as the blocks are worth.
+
+    Source: E. L. Korn, B. I. Graubard, Survey Methodology 24 (1998) 193–201.
+    """
+    from scipy import stats
+
+    values = np.concatenate(hits)
+    worth = min((_worth(hits, g, confidence) for g in _groupings(len(hits), ())), default=0.0)
+    if worth == 0:
+        return 0.0, 1.0
+    found, tail = float(values.mean()) * worth, (1 - confidence) / 2
+    low = float(stats.beta.ppf(tail, found, worth - found + 1)) if found > 0 else 0.0
+    high = float(stats.beta.isf(tail, found + 1, worth - found)) if found < worth else 1.0
+    return low, high
+
+
 def mean_interval(
     blocks: Sequence[np.ndarray], confidence: float = 0.95, builds: Sequence[int] = ()
 ) -> Interval | None:

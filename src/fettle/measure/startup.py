@@ -12,7 +12,7 @@ Each number is the geometric mean over fresh processes with Student's 95 % inter
 start-up times scatter by factors, upwards.
 
 Example:
-    found = startup(Artifact(path, RUNTIMES.make("onnxruntime", threads=1)), times=5)
+    found = startup_of(Artifact(path, RUNTIMES.make("onnxruntime", threads=1)), times=5)
     found.parts["cold_start"].value, found.footprint.served_bytes
 """
 
@@ -55,7 +55,7 @@ class Startup:
         return {**found, "memory": self.footprint.to_json()}
 
 
-def startup(
+def startup_of(
     subject: Artifact,
     times: int = 5,
     progress: Reporter | None = None,
