@@ -210,7 +210,7 @@ def test_the_twin_has_a_session_of_its_own(time):
 def test_builds_fit_the_time():
     assert Plan.for_budget(10).builds == 6
     assert Plan.for_budget(10, build_seconds=1).builds == 5
-    assert Plan.for_budget(10, build_seconds=60).builds == 3
+    assert Plan.for_budget(10, build_seconds=60).builds == 4
     for wrong in (2, 7):
         with pytest.raises(InputError, match="builds"):
             Plan(builds=wrong)

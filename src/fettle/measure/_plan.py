@@ -13,7 +13,7 @@ from fettle.measure._timing import share_out
 
 LEAST_ROUNDS = 6  # the fewest from which a median has a 95 % interval at all
 _CALM_SECONDS = 0.002
-_MOST_BUILDS = 6
+_FEW_BUILDS, _MOST_BUILDS = 4, 6
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ class Plan:
         """Return a plan that aims at `seconds` in all, with 1,000 samples each where they fit.
 
         `build_seconds` is what it takes to build all subjects once: up to half as long as the
-        timing goes into rebuilding them, and never fewer than 3 builds are made.
+        timing goes into rebuilding them, and never fewer than 4 builds are made.
         """
         fitting = int(seconds / 2 / build_seconds) if build_seconds > 0 else _MOST_BUILDS
-        builds = min(max(fitting, LEAST_GROUPS), _MOST_BUILDS)
+        builds = min(max(fitting, _FEW_BUILDS), _MOST_BUILDS)
         return cls(seconds=seconds, warmup_seconds=min(0.2, seconds / 20), builds=builds)
 
     def build_of(self, turn: int, rounds: int) -> int:
