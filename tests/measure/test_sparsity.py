@@ -8,6 +8,7 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 from torch import nn
+from torch.nn.utils import parametrize, prune
 
 import fettle
 from fettle.core.bundle import Bundle, Manifest
@@ -143,3 +144,18 @@ def test_the_example_runs():
     module = importlib.import_module("fettle.measure.sparsity")
     assert doctest.testmod(module).attempted
     assert not doctest.testmod(module).failed
+
+
+def test_masks_of_torch_are_counted_as_the_forward_pass_uses_them():
+    torch.manual_seed(0)
+    shared = nn.Linear(8, 8)
+    model = nn.Sequential(shared, nn.ReLU(), shared, nn.Linear(8, 4), nn.Linear(4, 6))
+    prune.l1_unstructured(shared, "weight", 0.5)
+    parametrize.register_parametrization(model[3], "weight", nn.ReLU())
+    negative = int((model[3].parametrizations.weight.original < 0).sum())
+    found = fettle.sparsity(model).layers
+    assert {name: (t.zeros, t.size) for name, t in found.items()} == {
+        "0.weight": (32, 64), "3.weight": (negative, 32), "4.weight": (0, 24),
+    }  # fmt: skip
+    prune.remove(shared, "weight")
+    assert fettle.sparsity(model).layers["0.weight"] == found["0.weight"]

@@ -163,7 +163,28 @@ def _of_torch(module: Any) -> Iterator[TensorSparsity]:
     graph = getattr(module, "graph", None)
     read = {node.target for node in graph.nodes if node.op == "get_attr"} if graph else None
     integers = ((n, b) for n, b in module.named_buffers() if str(b.dtype) == "torch.int8")
-    for name, tensor in (*module.named_parameters(), *integers):
+    for name, tensor in (*_weights_in_use(module), *integers):
         if len(tensor.shape) > 1 and tensor.numel() and (read is None or name in read):
             zeros = int((tensor == 0).sum())
             yield TensorSparsity(name, tuple(tensor.shape), zeros, int(tensor.numel()))
+
+
+def _weights_in_use(module: Any) -> Iterator[tuple[str, Any]]:
+    """Yield by name what the forward pass computes with, each shared tensor once.
+
+    A parametrized weight is made from other tensors, and one with a mask of
+    `torch.nn.utils.prune` is their product.
+    """
+    seen: set[int] = set()
+    for path, part in module.named_modules():
+        start = f"{path}." if path else ""
+        for name, parameter in part._parameters.items():
+            mask = part._buffers.get(f"{name.removesuffix('_orig')}_mask")
+            if parameter is None or id(parameter) in seen or ".parametrizations." in f".{start}":
+                continue
+            seen.add(id(parameter))
+            masked = name.endswith("_orig") and mask is not None
+            used = parameter.detach() * mask if masked else parameter
+            yield start + (name.removesuffix("_orig") if masked else name), used
+        for name in part._modules.get("parametrizations") or ():
+            yield start + name, getattr(part, name).detach()
