@@ -13,8 +13,8 @@ from time import perf_counter
 import numpy as np
 import psutil
 
-SIZES = (1 << 18, 1 << 20, 1 << 22, 1 << 24, 1 << 26, 1 << 28)  # bytes: 256 KiB … 256 MiB
-_ROW = 4096  # float32 numbers, 16 KiB
+SIZES = tuple(1 << n for n in (15, 17, 19, 21, 23, 25, 28))  # bytes: 32 KiB … 256 MiB
+_ROW = 1024  # float32 numbers, 4 KiB
 _AT_ONCE = 1 << 27  # bytes to read in one call
 _TRIES = 5
 

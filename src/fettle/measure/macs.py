@@ -50,6 +50,12 @@ def layer_macs(
     ]
 
 
+def macs_of_node(node: onnx.NodeProto, shapes: Shapes) -> int:
+    """Return the MACs of one node, 0 for an operator that isn't counted."""
+    count = _COUNTS.get(node.op_type)
+    return count(node, shapes) if count else 0
+
+
 def macs_of(path: str | Path, shapes: Mapping[str, Sequence[int]] | None = None) -> int:
     """Return the MACs of the whole model for one example; see `layer_macs`."""
     return sum(layer.macs for layer in layer_macs(path, shapes))

@@ -2,7 +2,7 @@
 
 `peaks_of(threads)` times large matrix products and convolutions in float32, bfloat16 and int8
 through numpy, onnxruntime and OpenVINO, whichever are here, and keeps the best of each precision;
-then the rate at which memory is read, by size of the working set. That takes about 20 seconds; the
+then the rate at which memory is read, by size of the working set. That takes 20 to 50 seconds; the
 answer is kept in the cache folder (`$FETTLE_CACHE`, else `$XDG_CACHE_HOME/fettle`, else
 `~/.cache/fettle`) under the processor, its instruction sets, the number of threads and the engines'
 versions, and read from there the next time.
@@ -21,7 +21,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, reduce
+from functools import cache
 from json import JSONDecodeError, loads
 from pathlib import Path
 from time import perf_counter
@@ -37,7 +37,8 @@ from fettle.measure._bandwidth import bandwidths
 from fettle.measure._products import Product, products
 
 _FORMAT = 1
-_SECONDS, _ROUNDS = 0.2, 2
+_SECONDS = 0.2
+_MOST_ROUNDS, _GAIN = 5, 0.03
 _LEAST_RUNS = 3
 # Operations a cycle and core at most, two units assumed: (instruction set, precision) -> count.
 _A_CYCLE = {
@@ -157,13 +158,19 @@ def _keep(path: Path, peaks: Peaks) -> None:
     try:
         write_json(path, peaks.to_json())
     except StorageError:
-        return  # a cache that can't be written costs twenty seconds the next time, no more
+        return  # a cache that can't be written costs half a minute the next time, no more
 
 
 def _measured(threads: int) -> Peaks:
-    """Go over everything more than once, so that a short disturbance can't spoil one figure."""
-    rounds = [_one_round(threads) for _ in range(_ROUNDS)]
-    return reduce(Peaks.or_better, rounds)
+    """Go over everything until a round finds nothing better: others may be using the machine."""
+    best = _one_round(threads)
+    for _ in range(_MOST_ROUNDS - 1):
+        before, best = best, best.or_better(_one_round(threads))
+        if all(
+            best.rate(name) < (1 + _GAIN) * peak.rate for name, peak in before.operations.items()
+        ):
+            break
+    return best
 
 
 def _one_round(threads: int) -> Peaks:

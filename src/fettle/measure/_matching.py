@@ -1,0 +1,76 @@
+"""Which nodes of the ONNX graph each layer of a running engine stands for.
+
+Engines call a layer after a node of the graph, or after what it makes, and append to that
+(`node_Conv_1_nchwc`, `relu_nchwc`, `node_MatMul_40/DequantizationMultiply`); OpenVINO also lists
+what it fused; torch's modules are found by the name of their weight. What multiplies and bears a
+name of the engine's own making (`Multiply_8042`) is matched by its place between its neighbours.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from fettle.measure._traffic import Traffic
+from fettle.runtimes import LayerPrecision
+
+_MULTIPLIES = re.compile(
+    r"Conv(?!ert)|Gemm|MatMul|FullyConnected|Deconvolution|Linear(?!$)|^Linear$|LSTM|GRU|RNN|"
+    r"Attention|addmm|^mm$|^bmm$"
+)
+_NOT = re.compile(r"^(De)?Quantize|^Dynamic\w*Linear$|QuantizeLinear")
+
+
+def multiplies(op: str) -> bool:
+    """Say whether an engine's operator is a convolution, a product or a recurrent layer."""
+    return bool(_MULTIPLIES.search(op)) and not _NOT.search(op)
+
+
+def matched(layers: Sequence[LayerPrecision], traffic: Traffic) -> list[tuple[str, ...]]:
+    """Return for each layer the nodes that it stands for, in the graph's order; may be none.
+
+    Each step of the graph is claimed at most once: by a layer that multiplies where it does.
+    """
+    order = {name: place for place, name in enumerate(traffic.step_of)}
+    claims = [_named(layer, traffic.names) for layer in layers]
+    heavy = {step.name for step in traffic.steps if step.macs}
+    for index, layer in enumerate(layers):
+        if not multiplies(layer.op) and not len(layer.origins) > 1:
+            claims[index] -= heavy  # a reorder, a constant, a bias called after its product
+    _by_place(layers, claims, [s.name for s in traffic.steps if s.macs])
+    return [tuple(sorted(names & order.keys(), key=order.__getitem__)) for names in claims]
+
+
+def _named(layer: LayerPrecision, names: dict[str, str]) -> set[str]:
+    found = (_longest(name, names) for name in (layer.name, *layer.origins))
+    return {name for name in found if name is not None}
+
+
+def _longest(name: str, names: dict[str, str]) -> str | None:
+    """Return the node whose name is the longest that `name` begins with.
+
+    What is appended begins with no digit: that would be another node's name.
+    """
+    for end in range(len(name), 0, -1):
+        if name[:end] in names and not name[end : end + 1].isdigit():
+            return names[name[:end]]
+    return None
+
+
+def _by_place(
+    layers: Sequence[LayerPrecision], claims: list[set[str]], heavy: Sequence[str]
+) -> None:
+    """Give each layer that multiplies and claims no product the next one that nobody claims."""
+    taken = {name for names in claims for name in names}
+    place = {name: index for index, name in enumerate(heavy)}
+    last = -1
+    for layer, names in zip(layers, claims, strict=True):
+        own = [place[name] for name in names if name in place]
+        if own:
+            last = max(own)
+        elif multiplies(layer.op):
+            free = next((n for n in heavy[last + 1 :] if n not in taken), None)
+            if free is not None:
+                names.add(free)
+                taken.add(free)
+                last = place[free]
