@@ -10,7 +10,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from fettle.core.bundle import Bundle, Manifest, write_bundle
 from fettle.core.errors import BundleError, CheckFailed, InputError, MissingError, ModelError
+from fettle.core.hashing import file_sha256
 from fettle.core.shelf import PASSES, RUNTIMES
 from fettle.runtimes import _tensorrt_cuda as cuda
 from fettle.runtimes import _tensorrt_store as store
@@ -214,17 +216,15 @@ def test_an_engine_is_built_once_and_kernels_are_timed_once(machine):
     assert machine.trt.built == [b"", b"t"]  # with the times of the first build
 
 
-@pytest.mark.parametrize("change", ["version", "engine", "header", "writable"])
+@pytest.mark.parametrize("change", ["version", "engine", "writable"])
 def test_an_engine_that_does_not_fit_is_built_anew(machine, change):
     runtime().build(sample().onnx).close()
     folder = machine.folder / "tensorrt"
-    (engine,) = folder.glob("*.engine")
+    (engine,) = (path for path in folder.glob("*.model") if "timing" not in path.name)
     if change == "version":
         machine.install("10.14.0")
     elif change == "engine":
         engine.write_bytes(engine.read_bytes() + b"\0")
-    elif change == "header":
-        engine.with_suffix(".json").write_text("{")
     else:
         engine.chmod(0o666)
     machine.trt.built.clear()
@@ -239,24 +239,51 @@ def binding(**changes):
 
 def test_an_engine_is_opened_only_where_its_hash_is_vouched_for(tmp_path):
     path = store.keep(tmp_path, binding(), b"code")
-    digest = json.loads(path.with_suffix(".json").read_text())["sha256"]
+    digest = file_sha256(path)
     assert store.vouched(path, binding(), digest) == b"code"
     with pytest.raises(BundleError, match="vouched"):
         store.vouched(path, binding(), "0" * 64)
     with pytest.raises(BundleError, match="gpu 'Fake GPU', here 'Other'"):
         store.vouched(path, binding(gpu="Other"), digest)
+    path.with_suffix(".json").write_text("{")
+    with pytest.raises(BundleError, match="was built for tensorrt None"):
+        store.vouched(path, binding(), digest)
     path.write_bytes(b"evil")
     with pytest.raises(BundleError, match="vouched"):
         store.vouched(path, binding(), digest)
 
 
-def test_a_broken_timing_cache_is_left_alone(tmp_path):
-    store.keep_timings(tmp_path, binding(), b"times")
-    assert store.kept_timings(tmp_path, binding(model="other")) == b"times"
-    assert store.kept_timings(tmp_path, binding(gpu="Other")) == b""
-    (path,) = tmp_path.glob("timing-*")
-    path.write_bytes(path.read_bytes() + b"x")
-    assert store.kept_timings(tmp_path, binding()) == b""
+@pytest.fixture
+def bundle(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "model.onnx").write_bytes(sample().onnx.read_bytes())
+    signature = sample().task.signature
+    manifest = Manifest(signature.inputs, (), "static", files={})
+    return write_bundle(tmp_path / "bundle", manifest, source).path
+
+
+def test_a_bundle_carries_its_engine_to_the_same_kind_of_machine(machine, bundle):
+    sealed = runtime().seal(bundle)
+    assert sorted(name.partition("/")[0] for name in Bundle.open(bundle).manifest.files) == [
+        *("engines", "engines", "model.onnx")
+    ]
+    assert sealed.model_path.is_file()
+    machine.patch.setenv("FETTLE_CACHE", str(bundle.parent / "elsewhere"))
+    machine.trt.built.clear()
+    runtime().build(sealed.model_path).close()
+    assert machine.trt.built == []
+    machine.install("11.4.0")  # another TensorRT: built anew of the ONNX file
+    runtime().build(sealed.model_path).close()
+    assert len(machine.trt.built) == 1
+
+
+def test_an_engine_that_was_changed_in_a_bundle_is_never_opened(machine, bundle):
+    runtime().seal(bundle)
+    (engine,) = bundle.glob("engines/*.engine")
+    engine.write_bytes(b"ENGINE" + b"evil")
+    with pytest.raises(BundleError, match="not what its manifest vouches for"):
+        runtime().build(bundle / "model.onnx")
 
 
 # what TensorRT says -----------------------------------------------------------------------------
@@ -287,6 +314,7 @@ def test_the_type_of_a_layer_is_read_from_its_tensors(text, key, precision):
     assert layer.precision == precision
     assert layer.nodes == ("a", "b")
     assert precisions([layer])[0].shape == (1, 3)
+    assert precisions([layer])[0].origins == ("a", "b")
 
 
 def test_an_engine_that_tells_no_types_is_not_believed():

@@ -77,7 +77,7 @@ def read_layers(text: str) -> list[EngineLayer]:
 
 def precisions(layers: list[EngineLayer]) -> list[LayerPrecision]:
     """Return the layers as every runtime tells them."""
-    return [LayerPrecision(x.name, x.kind, x.precision, x.shape) for x in layers]
+    return [LayerPrecision(x.name, x.kind, x.precision, x.shape, x.nodes) for x in layers]
 
 
 def check_precision(layers: list[EngineLayer], asked: str, products: frozenset[str]) -> None:

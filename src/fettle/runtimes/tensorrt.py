@@ -16,14 +16,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from fettle.core.bundle import Bundle
 from fettle.core.errors import FettleError, MissingError, ModelError
 from fettle.core.knobs import Range
-from fettle.runtimes import _tensorrt_store as store
+from fettle.runtimes._cache import Cache
 from fettle.runtimes._lowering import lowered
 from fettle.runtimes._runtime import Runtime, Session
 from fettle.runtimes._tensorrt_building import Plan, build_engine
+from fettle.runtimes._tensorrt_bundle import add_engine, engine_beside
 from fettle.runtimes._tensorrt_cuda import Cuda, CudaError
 from fettle.runtimes._tensorrt_layers import check_precision
+from fettle.runtimes._tensorrt_store import Binding
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -69,7 +72,7 @@ class TensorRt(Runtime):
         graph = _graph(model, lowering)
         _refuse(graph)
         contents = ir.to_proto(graph).SerializeToString()
-        engine = self._engine(trt, cuda, contents)
+        engine = self._engine(trt, cuda, model, contents)
         from fettle.runtimes._tensorrt_session import TensorRtSession
 
         session = TensorRtSession(trt, cuda, engine, self._plan())
@@ -79,6 +82,24 @@ class TensorRt(Runtime):
             session.close()
             raise
         return session
+
+    def seal(self, bundle: Path, lowering: Sequence[str] = ()) -> Bundle:
+        """Build the engine of a bundle's model for this GPU and put it into the bundle.
+
+        Raises:
+            MissingError: no TensorRT, an old one, or no CUDA device.
+            BundleError: the bundle is corrupted.
+            ModelError: TensorRT refuses the model.
+            CheckFailed: the engine computes in another precision than the graph asks for.
+        """
+        import onnx_ir as ir
+
+        model = Bundle.open(bundle).model_path
+        self.build(model, lowering).close()  # which proves its precision
+        trt, cuda = self._open()
+        contents = ir.to_proto(_graph(model, lowering)).SerializeToString()
+        engine = self._engine(trt, cuda, model, contents)
+        return add_engine(bundle, self._binding(trt, cuda, contents), engine)
 
     def _open(self) -> tuple[Any, Cuda]:
         """Return the module and the device; the device first, without which TensorRT may crash.
@@ -116,17 +137,22 @@ class TensorRt(Runtime):
             workspace_mb=self.workspace_mb,
         )
 
-    def _engine(self, trt: Any, cuda: Cuda, contents: bytes) -> bytes:
-        gpu, plan, folder = cuda.gpu(), self._plan(), store.cache_folder()
-        digest = hashlib.sha256(contents).hexdigest()
-        binding = store.Binding(trt.__version__, gpu.name, gpu.capability, digest, asdict(plan))
-        found = store.kept(folder, binding)
+    def _binding(self, trt: Any, cuda: Cuda, contents: bytes) -> Binding:
+        gpu, digest = cuda.gpu(), hashlib.sha256(contents).hexdigest()
+        plan = asdict(self._plan())
+        return Binding(trt.__version__, gpu.name, gpu.capability, digest, plan)
+
+    def _engine(self, trt: Any, cuda: Cuda, model: Path, contents: bytes) -> bytes:
+        """Return the engine of the bundle, the one that was kept, or a new one."""
+        binding, cache = self._binding(trt, cuda, contents), Cache("tensorrt")
+        found = engine_beside(model, binding) or cache.kept(binding.key)
         if found is not None:
             return found
         cuda.use()
-        built = build_engine(trt, contents, plan, store.kept_timings(folder, binding))
-        store.keep_timings(folder, binding, built.timings)
-        store.keep(folder, binding, built.engine)
+        timings = cache.kept(binding.timing_key) or b""
+        built = build_engine(trt, contents, self._plan(), timings)
+        cache.keep(binding.timing_key, built.timings)
+        cache.keep(binding.key, built.engine)
         return built.engine
 
 
