@@ -4,6 +4,7 @@ Sizes and operation counts are exact; latencies are interleaved; quality is pair
 imported where it is used: the process whose memory is measured imports this package too.
 """
 
+from fettle.measure._interference import Interference, watched
 from fettle.measure._metric import Artifact, Metric
 from fettle.measure.concurrency import Load, closed_loop
 from fettle.measure.latency import (
@@ -39,6 +40,7 @@ __all__ = [
     "Agreement",
     "Artifact",
     "Footprint",
+    "Interference",
     "LayerMacs",
     "Load",
     "Metric",
@@ -89,4 +91,5 @@ __all__ = [
     "too_noisy",
     "twin_of",
     "verdict_of",
+    "watched",
 ]
