@@ -33,7 +33,7 @@ def check_result(result):
     for row in (result["baseline"], result["best"]):
         assert row.keys() >= ROW
         assert row["metric"].keys() >= INTERVAL | {"n"}
-        assert row["latency_ms"].keys() == LATENCY
+        assert row["latency_ms"].keys() >= LATENCY
     assert result["best"]["drop"].keys() == INTERVAL | {"n", "test"}
     assert result["best"]["speedup"].keys() == SPEEDUPS
     for speedup in result["best"]["speedup"].values():
@@ -120,7 +120,7 @@ def test_bench(fettle, linear_onnx, finished, tmp_path):
     for row in found["rows"]:
         assert row.keys() >= BENCH_ROW
         assert row["refused"] is None
-        assert row["latency_ms"].keys() == LATENCY
+        assert row["latency_ms"].keys() >= LATENCY
     assert [row["precision"] for row in found["rows"][:3]] == ["f32", "f32", "int8"]
     assert len(found["ratios"]) == 6
     assert found["ratios"][0].keys() >= {"a", "b"} | INTERVAL

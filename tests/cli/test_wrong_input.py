@@ -123,7 +123,7 @@ def test_numbers(compress, options, needles):
     [
         (["--batch", "0"], ["1,8,64", "`0`"]),
         (["--batch", "1,,8"], ["1,8,64"]),
-        (["--threads", "-1"], ["positive"]),
+        (["--threads", "-1"], ["`--threads`", "positive"]),
         (["--runtime", "onnxrutime"], ["unknown runtime", "`onnxruntime`"]),
         (["--runtime", ""], ["a runtime was expected"]),
         (["--runtime", "onnxruntime(precision='f8')"], ["precision", "'f32'"]),
@@ -132,10 +132,6 @@ def test_numbers(compress, options, needles):
 )
 def test_bench_options(refused, linear_onnx, options, needles):
     refused(["bench", linear_onnx, *options], *needles)
-
-
-def test_bench_with_the_same_subject_twice(refused, linear_onnx):
-    refused(["bench", linear_onnx, linear_onnx], "different ones", str(linear_onnx))
 
 
 def test_a_batch_that_no_memory_holds(refused, linear_onnx, tmp_path):

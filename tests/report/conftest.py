@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 _SAMPLES = runpy.run_path(str(Path(__file__).with_name("sample_result.py")))
+_BENCH = runpy.run_path(str(Path(__file__).with_name("bench_sample.py")))
 
 
 @pytest.fixture
@@ -27,3 +28,9 @@ def open_result() -> dict[str, Any]:
 def failed_result() -> dict[str, Any]:
     """A result past its budget."""
     return _SAMPLES["failed_result"]()
+
+
+@pytest.fixture
+def bench_result() -> dict[str, Any]:
+    """A benchmark of two artifacts on three engines, in two groups."""
+    return _BENCH["bench_result"]()

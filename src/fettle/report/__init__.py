@@ -13,12 +13,13 @@ from typing import Any
 from fettle.core.errors import InputError
 from fettle.core.files import write_text
 from fettle.report._bench import bench_table
+from fettle.report._bench_page import bench_page
 from fettle.report._card import model_card
 from fettle.report._page import page
 from fettle.report._record import read_record
 from fettle.report._text import text_table
 
-__all__ = ["bench_table", "card", "render", "table", "write"]
+__all__ = ["bench_page", "bench_table", "card", "render", "table", "write"]
 
 RESULT = "result.json"
 PAGE = "report.html"

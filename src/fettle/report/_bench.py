@@ -2,66 +2,124 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-_HEAD = ("artifact", "runtime", "type", "batch", "thr", "p50 ms", "p90", "p95", "p99", "mean",
-         "per s", "MB", "peak MB", "× slowest")  # fmt: skip
+from fettle.report import _format as form
+from fettle.report._bench_lines import Group, Line, Span, groups_of, refused_of
+
+_WIDTH = 120
+_NAME = 32
+_WORDS = 4  # the first columns hold words; the others hold numbers and are set to the right
 
 
 def bench_table(result: Mapping[str, Any]) -> str:
-    """Return the rows of a benchmark as aligned text, fastest first within a batch size."""
-    rows = sorted(result["rows"], key=_order)
-    slowest: dict[tuple[int, int], float] = {}
-    for row in rows:
-        if row["latency_ms"]:
-            key = (row["batch"], row["threads"])
-            slowest[key] = max(slowest.get(key, 0.0), row["latency_ms"]["p50"])
-    lines = [_HEAD, *(_cells(row, slowest) for row in rows if not row["refused"])]
-    text = _aligned(lines)
-    refused = [f"refused: {r['subject']} @ {r['runtime']}: {r['refused']}" for r in rows
-               if r["refused"]]  # fmt: skip
-    return "\n".join([text, *refused, *_noise(result.get("noise"))])
+    """Return a benchmark as aligned text: a table for each batch and threads, fastest first."""
+    parts = [part for group in groups_of(result) for part in (_table(group), "")]
+    refused = [
+        textwrap.fill(f"refused: {name} ({where}): {why}", _WIDTH, subsequent_indent="  ")
+        for name, where, why in refused_of(result)
+    ]
+    return "\n".join([*parts, *refused, *_notes(result)]).strip()
 
 
-def _order(row: Mapping[str, Any]) -> tuple[int, int, float]:
-    latency = row["latency_ms"]
-    return row["batch"], row["threads"], latency["p50"] if latency else float("inf")
+def _table(group: Group) -> str:
+    columns = [c for c in _COLUMNS if any(c[1](line) for line in group.lines)]
+    cells = [[cell(line) or form.DASH for _, cell in columns] for line in group.lines]
+    first = [["→" if line.best else "=" if line.same else ""] for line in group.lines]
+    lines = [a + b for a, b in zip(first, cells, strict=True)]
+    floor = f"   noise floor ±{group.stray - 1:.1%}" if group.stray else ""
+    return "\n".join([f"{group.title}{floor}", _aligned([["", *(c[0] for c in columns)], *lines])])
 
 
-def _cells(row: Mapping[str, Any], slowest: Mapping[tuple[int, int], float]) -> tuple[str, ...]:
-    latency = row["latency_ms"]
-    times = [latency[key] for key in ("p50", "p90", "p95", "p99", "mean")]
-    return (
-        row["subject"][-40:],
-        row["runtime"],
-        row["precision"],
-        str(row["batch"]),
-        str(row["threads"]),
-        *("–" if time is None else f"{time:.3g}" for time in times),
-        f"{row['throughput']:,.0f}",
-        f"{row['size_bytes'] / 1e6:.2f}",
-        f"{row['peak_memory_bytes'] / 1e6:.0f}" if row["peak_memory_bytes"] else "–",
-        f"{slowest[row['batch'], row['threads']] / latency['p50']:.2f}",
-    )
+def _span(span: Span | None) -> str:
+    if span is None:
+        return ""
+    value = form.significant(span.value)
+    if span.low is None or span.high is None:
+        return value
+    return f"{value} [{form.significant(span.low)}, {form.significant(span.high)}]"
+
+
+def _bare(key: str) -> Callable[[Line], str]:
+    def cell(line: Line) -> str:
+        span = line.latency(key)
+        return form.significant(span.value) if span else ""
+
+    return cell
+
+
+def _number(key: str, scale: float = 1.0) -> Callable[[Line], str]:
+    def cell(line: Line) -> str:
+        value = line.row.get(key)
+        return "" if value is None else form.significant(value * scale)
+
+    return cell
+
+
+def _behind(line: Line) -> str:
+    if line.best:
+        return "best"
+    if line.behind is None:
+        return ""
+    if line.same:
+        return "same"
+    return f"{line.behind.value:.2f} [{line.behind.low:.2f}, {line.behind.high:.2f}]"
+
+
+def _per_second(line: Line) -> str:
+    return form.count(line.row["throughput"]) if line.row["throughput"] else ""
+
+
+def _roofline(line: Line) -> str:
+    fraction = line.row.get("bound_fraction")
+    return "" if fraction is None else f"{fraction:.0%}"
+
+
+_COLUMNS: tuple[tuple[str, Callable[[Line], str]], ...] = (
+    ("artifact", lambda line: _tail(line.row["subject"])),
+    ("runtime", lambda line: str(line.row["runtime"])),
+    ("type", lambda line: str(line.row["precision"])),
+    ("p50 ms [95 %]", lambda line: _span(line.latency("p50"))),
+    ("p90", _bare("p90")),
+    ("p95", _bare("p95")),
+    ("p99", _bare("p99")),
+    ("mean", _bare("mean")),
+    ("× best", _behind),
+    ("per s", _per_second),
+    ("of bound", _roofline),
+    ("MB", _number("size_bytes", 1e-6)),
+    ("peak MB", _number("peak_memory_bytes", 1e-6)),
+    ("start ms", _number("cold_start_ms")),
+    ("mJ", _number("energy_joules", 1e3)),
+)
+
+
+def _tail(name: str) -> str:
+    return name if len(name) <= _NAME else f"…{name[1 - _NAME :]}"
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> str:
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if i < 3 else cell.rjust(width)
+            cell.ljust(width) if i < _WORDS else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines
     )
 
 
-def _noise(noise: Mapping[str, Any] | None) -> list[str]:
-    if not noise:
-        return []
-    floor = (
-        f"noise floor: an artifact against itself gives {noise['value']:.2f}×"
-        f" [{noise['low']:.2f}, {noise['high']:.2f}]"
-    )
-    return [floor, noise["warning"]] if noise.get("warning") else [floor]
+def _notes(result: Mapping[str, Any]) -> list[str]:
+    notes = [
+        f"not on this machine: {name}: {why}" for name, why in result.get("absent", {}).items()
+    ]
+    noise = result.get("noise")
+    if noise:
+        notes.append(
+            f"noise floor: an artifact against itself gives {noise['value']:.2f}×"
+            f" [{noise['low']:.2f}, {noise['high']:.2f}]; = marks what can't be told from the best"
+        )
+    warnings = [(noise or {}).get("warning"), (result.get("interference") or {}).get("warning")]
+    return [*notes, *(str(warning) for warning in warnings if warning)]

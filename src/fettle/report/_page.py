@@ -10,6 +10,7 @@ import base64
 import hashlib
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -44,26 +45,34 @@ def page(record: Record) -> str:
     """Return the whole report as one HTML document."""
     info = _frontier.frontier_info(record)
     costs = _tables.cost_rows(record)
+    return render(
+        "report.html",
+        record=record,
+        verdict=verdict_info(record),
+        picture=_interval.picture(record),
+        frontier=info,
+        kind_names=_frontier.KINDS,
+        plots=[
+            ("wide", _frontier.plot(info, *_WIDE)),
+            ("narrow", _frontier.plot(info, *_NARROW)),
+        ],
+        techniques=_tables.technique_rows(record),
+        latencies=_tables.latency_rows(record),
+        p99_reason=_tables.p99_reason(record),
+        costs=costs,
+        stage_kinds=_tables.kinds_used(costs),
+        refused=_tables.refused_rows(record),
+        machine=_tables.machine_rows(record),
+    )
+
+
+def render(template: str, **values: Any) -> str:
+    """Return a template filled with `values`, with styles and script inline and named by hash."""
     return (
         _environment()
-        .get_template("report.html")
+        .get_template(template)
         .render(
-            record=record,
-            verdict=verdict_info(record),
-            picture=_interval.picture(record),
-            frontier=info,
-            kind_names=_frontier.KINDS,
-            plots=[
-                ("wide", _frontier.plot(info, *_WIDE)),
-                ("narrow", _frontier.plot(info, *_NARROW)),
-            ],
-            techniques=_tables.technique_rows(record),
-            latencies=_tables.latency_rows(record),
-            p99_reason=_tables.p99_reason(record),
-            costs=costs,
-            stage_kinds=_tables.kinds_used(costs),
-            refused=_tables.refused_rows(record),
-            machine=_tables.machine_rows(record),
+            **values,
             style=_asset("report.css"),
             style_hash=_hash("report.css"),
             script=_asset("report.js"),

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-from fettle import measure
-from fettle.core.errors import FettleError, InputError
-from fettle.core.machine import usable_threads
+from fettle.core.errors import InputError, MissingError
 from fettle.core.progress import Reporter
-from fettle.measure.memory import peak_memory
-from fettle.runtimes import Runtime, Session
+from fettle.core.shelf import RUNTIMES
+from fettle.runtimes import Runtime
+from fettle.search._bench_entry import MISSING, Entry, Where, open_entry
+from fettle.search._bench_group import time_group
+from fettle.search._bench_weight import weigh
 from fettle.search._result import machine_json
-from fettle.search._smoke import fault_of
-from fettle.search._trial import precision_of
 from fettle.search.subject import Subject
+
+_FORMS = {
+    "openvino": ("openvino", "openvino(precision='bf16')"),
+    "pytorch": ("pytorch", "pytorch(mode='compiled')"),
+}
 
 
 @dataclass(frozen=True)
 class BenchSetting:
-    """Which runtimes (`all`, or recipes' names such as `openvino(precision='bf16')`), batch
-    sizes and thread counts (0: all there are), and for how many seconds each group is timed.
+    """What is timed where, and for how long.
+
+    `runtimes` is `all`, or recipes' names such as `openvino(precision='bf16')`; threads 0 are all
+    there are; `concurrency` is how many clients ask at once; `seconds` goes to each group of the
+    same batch, threads and concurrency. `memory` starts a fresh process for each row.
     """
 
     runtimes: tuple[str, ...] = ("all",)
@@ -31,26 +38,19 @@ class BenchSetting:
     threads: tuple[int, ...] = (0,)
     seconds: float = 10.0
     memory: bool = True
+    concurrency: tuple[int, ...] = (1,)
 
-
-@dataclass
-class _Entry:
-    subject: Subject
-    runtime: Runtime
-    session: Session | None = None
-    lowering: tuple[str, ...] = ()
-    row: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def label(self) -> str:
-        return f"{self.subject.name} @ {self.runtime}"
+    def groups(self) -> list[Where]:
+        """Return every combination once."""
+        found = itertools.product(self.threads, self.batches, self.concurrency)
+        return list(dict.fromkeys(Where(b, t, c) for t, b, c in found))
 
 
 def bench(subjects: Sequence[Subject], setting: BenchSetting, progress: Reporter) -> dict[str, Any]:
-    """Return the result of the contract: `rows`, `ratios`, `noise` and `machine`.
+    """Return the result of the contract: `rows`, `ratios`, `noise`, `machine` and more.
 
-    Artifacts of the same batch and threads are timed against each other, interleaved; a ratio
-    `a` over `b` above 1 says that `b` is that many times faster.
+    Artifacts of the same group are timed against each other, interleaved; a ratio `a` over `b`
+    above 1 says that `b` is that many times faster, unless `differs` is false.
 
     Raises:
         InputError: no subject, or the same twice.
@@ -60,31 +60,87 @@ def bench(subjects: Sequence[Subject], setting: BenchSetting, progress: Reporter
     if not names or len(set(names)) < len(names):
         raise InputError(f"`bench` expects one artifact or several different ones, got {names}")
     rows: list[dict[str, Any]] = []
-    ratios: list[dict[str, Any]] = []
-    noises = []
-    for threads, batch in itertools.product(setting.threads, setting.batches):
-        entries = [_open(s, r, batch) for s in subjects for r in _runtimes(setting, s, threads)]
-        running = [entry for entry in entries if entry.session is not None]
-        if running:
-            progress.say(f"time batch {batch}, {threads or usable_threads()} threads")
-            noises.append(_time(running, batch, setting, progress))
-            ratios += noises[-1].pop("ratios")
-        rows += [entry.row for entry in entries]
-        _close(running)
-    noise = max(noises, key=lambda n: n["high"] - n["low"]) if noises else None
-    return {"rows": rows, "ratios": ratios, "noise": noise, "machine": machine_json()}
+    groups: list[dict[str, Any]] = []
+    for where in setting.groups():
+        with _opened(subjects, setting, where) as entries:
+            running = [entry for entry in entries if entry.session is not None]
+            if running:
+                progress.say(f"time {_words(where, len(running))}")
+                groups.append(time_group(running, setting.seconds, progress))
+                weigh(running, setting.memory, progress)
+            rows += [entry.row for entry in entries]
+    return {
+        "rows": rows,
+        "ratios": [ratio for group in groups for ratio in group["ratios"]],
+        "noise": _widest([group["noise"] for group in groups]),
+        "noises": [group["noise"] for group in groups],
+        "interference": _interference(groups),
+        "absent": _absent(setting),
+        "machine": machine_json(),
+    }
+
+
+def exit_code_of(result: dict[str, Any]) -> int:
+    """Return 0 when anything ran; else 3 when only engines are missing here, else 2."""
+    rows = result["rows"]
+    if any(row["refused"] is None for row in rows):
+        return 0
+    missing = all(row["refused_kind"] == MISSING for row in rows)
+    return MissingError.exit_code if missing else InputError.exit_code
+
+
+@contextmanager
+def _opened(
+    subjects: Sequence[Subject], setting: BenchSetting, where: Where
+) -> Iterator[list[Entry]]:
+    entries: list[Entry] = []
+    try:
+        for subject in subjects:
+            runtimes = _runtimes(setting, subject, where.threads)
+            entries.extend(open_entry(subject, runtime, where) for runtime in runtimes)
+        yield entries
+    finally:
+        for entry in entries:
+            entry.close()
 
 
 def _runtimes(setting: BenchSetting, subject: Subject, threads: int) -> list[Runtime]:
-    names = setting.runtimes
-    if names == ("all",):
-        names = ("onnxruntime", "openvino")
-        if not subject.quantized:
-            names += ("openvino(precision='bf16')",)
-        if subject.module is not None:
-            names += ("pytorch", "pytorch(mode='compiled')")
-    runtimes = [_runtime(name).but(threads=threads) for name in names]
-    return [r for r in runtimes if r.takes == "onnx" or subject.module is not None]
+    everything = setting.runtimes == ("all",)
+    names = _all_forms(subject) if everything else setting.runtimes
+    runtimes = [_runtime(name).but(threads=threads) for name in dict.fromkeys(names)]
+    if not everything:
+        return runtimes
+    return [r for r in runtimes if r.supports() is None]
+
+
+def _all_forms(subject: Subject) -> list[str]:
+    """Return every engine that takes the artifact, in each form that may be its best."""
+    names = [n for n in RUNTIMES.names() if subject.module is not None or _takes_onnx(n)]
+    forms = [form for name in names for form in _FORMS.get(name, (name,))]
+    return [form for form in forms if not (subject.quantized and "bf16" in form)]
+
+
+def _takes_onnx(name: str) -> bool:
+    try:
+        return getattr(RUNTIMES.load(name), "takes", "onnx") == "onnx"
+    except MissingError:
+        return False
+
+
+def _absent(setting: BenchSetting) -> dict[str, str]:
+    """Return why engines that `all` would have timed are left out here."""
+    if setting.runtimes != ("all",):
+        return {}
+    found = {}
+    for name in RUNTIMES.names():
+        for form in _FORMS.get(name, (name,)):
+            try:
+                reason = _runtime(form).supports()
+            except MissingError as error:
+                reason = str(error)
+            if reason:
+                found[form] = reason
+    return found
 
 
 def _runtime(text: str) -> Runtime:
@@ -95,86 +151,17 @@ def _runtime(text: str) -> Runtime:
     return runtime
 
 
-def _open(subject: Subject, runtime: Runtime, batch: int) -> _Entry:
-    entry = _Entry(subject, runtime)
-    refused = runtime.supports()
-    try:
-        if refused is None:
-            entry.lowering = subject.lowering(runtime) if runtime.takes == "onnx" else ()
-            model = subject.path if runtime.takes == "onnx" else subject.module
-            assert model is not None
-            session = runtime.build(model, entry.lowering)
-            refused = fault_of(session, subject.batch(batch))
-            entry.session = session if refused is None else None
-    except FettleError as error:
-        refused = str(error)
-    entry.row = _blank_row(entry, batch, refused)
-    return entry
+def _words(where: Where, count: int) -> str:
+    threads = where.to_json()["threads"]
+    clients = f", {where.concurrency} clients" if where.concurrency > 1 else ""
+    plural = "" if threads == 1 else "s"
+    return f"{count} at batch {where.batch}, {threads} thread{plural}{clients}"
 
 
-def _blank_row(entry: _Entry, batch: int, refused: str | None) -> dict[str, Any]:
-    path = entry.subject.path
-    return {
-        "subject": entry.subject.name,
-        "runtime": str(entry.runtime.but(threads=0)),
-        "precision": _precision(entry),
-        "batch": batch,
-        "threads": entry.runtime.threads or usable_threads(),
-        "latency_ms": None,
-        "throughput": None,
-        "size_bytes": measure.onnx_bytes(path),
-        "peak_memory_bytes": None,
-        "lowering": list(entry.lowering),
-        "refused": refused,
-    }
+def _widest(noises: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    return max(noises, key=lambda n: n["high"] - n["low"]) if noises else None
 
 
-def _precision(entry: _Entry) -> str:
-    if entry.runtime.takes != "onnx":
-        return entry.runtime.precision
-    return precision_of(entry.subject.path, entry.runtime)
-
-
-def _time(
-    entries: Sequence[_Entry], batch: int, setting: BenchSetting, progress: Reporter
-) -> dict[str, Any]:
-    subjects = [_timed(entry, batch) for entry in entries]
-    twin = measure.twin_of(subjects[0])
-    plan = measure.Plan.for_budget(setting.seconds)
-    samples = measure.time_interleaved([*subjects, twin], plan, progress)
-    for entry in entries:
-        entry.row["latency_ms"] = measure.summary(samples[entry.label])
-        entry.row["throughput"] = measure.throughput(samples[entry.label])
-        if setting.memory:
-            entry.row["peak_memory_bytes"] = _memory(entry, batch)
-    noise = measure.noise_in(samples, subjects[0].label)
-    where = {"batch": batch, "threads": entries[0].row["threads"]}
-    ratios = [
-        {"a": a.label, "b": b.label, **where,
-         **measure.ratio(samples[a.label], samples[b.label]).to_json()}
-        for a, b in itertools.combinations(entries, 2)
-    ]  # fmt: skip
-    return {**noise.to_json(), **where, "warning": measure.too_noisy(noise), "ratios": ratios}
-
-
-def _timed(entry: _Entry, batch: int) -> measure.Subject:
-    assert entry.session is not None
-    run = partial(measure.run_batch, entry.session, entry.subject.batch(batch))
-    return measure.Subject(entry.label, run, batch, entry.row["threads"])
-
-
-def _memory(entry: _Entry, batch: int) -> int | None:
-    if entry.runtime.takes != "onnx":
-        return None
-    artifact = measure.Artifact(entry.subject.path, entry.runtime, entry.lowering, None, batch)
-    try:
-        return peak_memory(artifact).peak_bytes
-    except FettleError:
-        return None
-
-
-def _close(entries: Sequence[_Entry]) -> None:
-    for entry in entries:
-        assert entry.session is not None
-        entry.session.close()
-        entry.session = None
+def _interference(groups: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    warnings = [group["interference"] for group in groups if group["interference"]]
+    return {"warning": "; ".join(dict.fromkeys(map(str, warnings))) or None}

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fettle import models, tasks
-from fettle.core.arrays import Arrays, repeat_to
+from fettle.core.arrays import Arrays, repeat_to, rows
 from fettle.core.bundle import Bundle, is_bundle
+from fettle.core.errors import InputError
 from fettle.core.machine import this_machine
 from fettle.measure.lowering import choose_lowering
-from fettle.runtimes import Runtime
-from fettle.search._random_inputs import random_inputs
+from fettle.runtimes import Runtime, match_inputs
+from fettle.search._random_inputs import input_specs, random_inputs
 from fettle.search._trial import is_quantized
 
 if TYPE_CHECKING:
@@ -52,23 +55,89 @@ class Subject:
         return choose_lowering(self.path, runtime, self.batch(8))[0]
 
 
+def resolve_all(
+    names: Sequence[str], scratch: Path, weights: Sequence[str] = (), data: Sequence[str] = ()
+) -> list[Subject]:
+    """Return the artifacts that `names` mean, each under a name of its own.
+
+    `weights` belong to the torch models among them, in their order; '' is for one that brings its
+    own. `data` is one for all, or one for each of `names`; '' stands for what its kind usually
+    runs on.
+
+    Raises:
+        InputError: more or fewer weights or data than there is use for.
+        BundleError, ModelError, UnknownName: as `resolve`.
+    """
+    torch_models = [i for i, name in enumerate(names) if not _is_file(name)]
+    if weights and len(weights) != len(torch_models):
+        raise InputError(
+            f"`--weights` is expected once for each of the {len(torch_models)} torch models, in"
+            f" their order, got {len(weights)}; give '' for one that brings its own"
+        )
+    if len(data) > 1 and len(data) != len(names):
+        raise InputError(
+            f"`--data` is expected once, or once for each of the {len(names)} artifacts, got"
+            f" {len(data)}; give '' for one that brings its own"
+        )
+    given = dict(zip(torch_models, weights, strict=False))
+    inputs = list(data) * len(names) if len(data) == 1 else list(data) or [""] * len(names)
+    found = [
+        resolve(name, scratch, given.get(i) or None, inputs[i]) for i, name in enumerate(names)
+    ]
+    return _told_apart(found)
+
+
 def resolve(name: str, scratch: Path, weights: str | None = None, data: str = "") -> Subject:
     """Return the artifact that `name` means; a torch model is exported into `scratch`.
 
+    With `data`, its inputs are that data's; without, those that a bundle brings, or random ones.
+
     Raises:
         BundleError: a bundle that is corrupted or changed.
+        InputError: weights for what is no torch model, or data whose inputs don't fit.
         ModelError: a model that can't be read or exported.
         UnknownName: no such model.
     """
+    if weights and _is_file(name):
+        raise InputError(f"`--weights` are for torch models, and `{name}` holds its own: drop them")
     if is_bundle(name) or _is_other_folder(name):
         bundle = Bundle.open(name)
-        inputs, path = bundle.golden()[0], bundle.model_path
+        path = bundle.model_path
         models.check_onnx(path)
+        inputs = _inputs_of(path, data) if data else bundle.golden()[0]
         return Subject(name, path, inputs, is_quantized(path), bundle=bundle)
     if models.is_onnx(name):
-        models.check_onnx(name)
-        return Subject(name, Path(name), random_inputs(Path(name)), is_quantized(Path(name)))
+        path = Path(name)
+        models.check_onnx(path)
+        inputs = _inputs_of(path, data) if data else random_inputs(path)
+        return Subject(name, path, inputs, is_quantized(path))
     return _exported(name, scratch, weights, data)
+
+
+def _is_file(name: str) -> bool:
+    """Say whether `name` is an artifact on disk that holds its weights: ONNX or bundle."""
+    return models.is_onnx(name) or is_bundle(name) or _is_other_folder(name)
+
+
+def _told_apart(subjects: Sequence[Subject]) -> list[Subject]:
+    """Number the artifacts that bear one name: `model.onnx`, `model.onnx (2)`."""
+    seen: Counter[str] = Counter()
+    found = []
+    for subject in subjects:
+        seen[subject.name] += 1
+        turn = seen[subject.name]
+        found.append(replace(subject, name=f"{subject.name} ({turn})") if turn > 1 else subject)
+    return found
+
+
+def _inputs_of(path: Path, data: str) -> Arrays:
+    """Return eight rows of `data` under the names of the model's inputs, which they must fit."""
+    given, specs = rows(tasks.load(data).example_inputs(8), 0, 8), input_specs(path)
+    fixed = {spec.shape[0] for spec in specs if spec.shape[:1] > (0,)}
+    try:
+        return match_inputs(specs, repeat_to(given, min(fixed, default=8)))
+    except InputError as error:
+        raise InputError(f"`--data {data}` doesn't fit {path}: {error}") from error
 
 
 def _is_other_folder(name: str) -> bool:
