@@ -5,7 +5,7 @@ from torch import nn
 
 from fettle import models
 from fettle.compress._teacher import Ensemble
-from fettle.compress.distill._stages import channels_first, pairs_of
+from fettle.compress.distill._stages import captured, channels_first, pairs_of
 from fettle.compress.distill.features import (
     FeatureLoss,
     Learner,
@@ -16,6 +16,7 @@ from fettle.compress.distill.features import (
 from fettle.core.context import Context
 from fettle.core.errors import ModelError
 from fettle.core.shelf import TECHNIQUES
+from fettle.models._torchvision import import_torchvision
 from fettle.testing import Recorder, TinyTask
 from fettle.train import FitPlan, Hooks, fit
 
@@ -216,3 +217,59 @@ def test_the_zeros_of_a_pruned_student_stay(tiny):
     student = technique.within(Context(teacher=load(TEACHER, tiny)))(pruned, tiny)
     for before, after in zip(pruned.parameters(), student.parameters(), strict=True):
         assert torch.equal(before == 0, after == 0) or before.ndim == 1
+
+
+def timm_vit(width, depth):
+    import timm
+
+    return timm.create_model(
+        "vit_tiny_patch16_224", img_size=16, patch_size=8, embed_dim=width, depth=depth,
+        num_heads=2, in_chans=3, num_classes=4,
+    )  # fmt: skip
+
+
+def torchvision_vit(width, depth):
+    from torchvision.models import VisionTransformer
+
+    return VisionTransformer(16, 8, depth, 2, width, 2 * width, num_classes=4)
+
+
+@pytest.mark.parametrize("make", [timm_vit, torchvision_vit])
+def test_vision_transformers_learn_tokens_of_a_teacher_of_the_other_kind(make):
+    import_torchvision()
+    torch.manual_seed(0)
+    task = TinyTask(image=(3, 16, 16))
+    other = timm_vit if make is torchvision_vit else torchvision_vit
+    student, teacher = make(8, 2).eval(), other(16, 4).eval()
+    inputs = torch.from_numpy(task.example_inputs(32)["input"])
+    pairs = pairs_of(student, teacher, (inputs,))
+    layers = [
+        net.encoder.layers if hasattr(net, "encoder") else net.blocks for net in (student, teacher)
+    ]
+    for pair, at in zip(pairs, (1, 2), strict=True):  # after half of each net, and after all
+        assert student.get_submodule(pair.student) is layers[0][at - 1]
+        assert teacher.get_submodule(pair.teacher) is layers[1][2 * at - 1]
+        assert pair.widths == (8, 16)
+    left = []
+    for weight in (0.0, 10.0):  # the first is the control, which learns from labels alone
+        knobs = {"epochs": 20, "lr": 1e-2, "alpha": 0.0, "optimizer": "adamw", "weight": weight}
+        recipe = TECHNIQUES.make("distill.features", **knobs)
+        found = recipe.within(Context(teacher=teacher))(student, task)
+        left.append(loss(found, teacher, pairs, inputs))
+    assert left[1] < 0.9 * left[0]
+
+
+def loss(student, teacher, pairs, inputs):
+    """Return how much of the teacher's tokens a linear map of the student's leaves unexplained."""
+    left = []
+    with torch.no_grad():
+        for pair in pairs:
+            shown = []
+            for net, path in ((student, pair.student), (teacher, pair.teacher)):
+                with captured(net.eval(), [path]) as outputs:
+                    net(inputs)
+                shown.append(outputs[path].flatten(0, 1).double())
+            solution = torch.linalg.lstsq(shown[0], shown[1]).solution
+            error = (shown[0] @ solution - shown[1]).square().sum()
+            left.append(error / shown[1].square().sum())
+    return sum(left)

@@ -94,6 +94,20 @@ def test_bert_comes_back_from_a_folder(tmp_path):
     torch.testing.assert_close(models.open(tmp_path / "m")(ids, mask), model(ids, mask))
 
 
+@pytest.mark.parametrize("kind", ["torchvision", "torch"])
+def test_attention_that_ties_its_width_to_the_models_is_refused(tiny, kind):
+    if kind == "torchvision":
+        from torchvision.models import VisionTransformer
+
+        vit = VisionTransformer(8, 4, 1, 2, 16, 32, num_classes=4)
+        model = nn.Sequential(nn.Conv2d(1, 3, 1), vit)
+    else:
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        model = nn.Sequential(nn.Flatten(1, 2), layer, nn.Flatten(), nn.Linear(64, 4))
+    with pytest.raises(ModelError, match=r"nn\.MultiheadAttention.*as wide as the model"):
+        TECHNIQUES.make("prune.heads")(model, tiny)
+
+
 def test_a_model_without_heads_is_refused(tiny):
     with pytest.raises(ModelError, match="none with several heads"):
         TECHNIQUES.make("prune.heads")(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), tiny)

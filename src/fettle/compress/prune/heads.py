@@ -51,10 +51,15 @@ class Heads(FineTuned, Technique):
         """Refuse a model without heads that can leave."""
         super().requires(model, task)
         if not attentions(model):
+            tied = any(isinstance(module, nn.MultiheadAttention) for module in model.modules())
+            why = (
+                "has `nn.MultiheadAttention`, whose heads together must be as wide as the model"
+                if tied
+                else "has none with several heads"
+            )
             raise ModelError(
                 f"`{self.name()}` takes heads out of attention layers of timm's and BERT's kind,"
-                " and this model has none with several heads; use `prune.ffn`, `prune.blocks` or"
-                " `prune.channels`"
+                f" and this model {why}; use `prune.ffn`, `prune.blocks` or `prune.channels`"
             )
 
     def apply(self, model: nn.Module, task: Task) -> nn.Module:
