@@ -9,21 +9,27 @@ name of the engine's own making (`Multiply_8042`) is matched by its place betwee
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from fettle.measure._traffic import Traffic
+from fettle.measure._traffic import Amount, Step, Traffic
 from fettle.runtimes import LayerPrecision
 
 _MULTIPLIES = re.compile(
     r"Conv(?!ert)|Gemm|MatMul|FullyConnected|Deconvolution|Linear(?!$)|^Linear$|LSTM|GRU|RNN|"
     r"Attention|addmm|^mm$|^bmm$"
 )
+_NORM = re.compile(r"LayerNorm|MVN|RMS")
 _NOT = re.compile(r"^(De)?Quantize|^Dynamic\w*Linear$|QuantizeLinear")
 
 
 def multiplies(op: str) -> bool:
     """Say whether an engine's operator is a convolution, a product or a recurrent layer."""
     return bool(_MULTIPLIES.search(op)) and not _NOT.search(op)
+
+
+def is_norm(op: str) -> bool:
+    """Say whether an operator normalizes a layer's rows."""
+    return bool(_NORM.search(op))
 
 
 def matched(layers: Sequence[LayerPrecision], traffic: Traffic) -> list[tuple[str, ...]]:
@@ -37,7 +43,11 @@ def matched(layers: Sequence[LayerPrecision], traffic: Traffic) -> list[tuple[st
     for index, layer in enumerate(layers):
         if not multiplies(layer.op) and not len(layer.origins) > 1:
             claims[index] -= heavy  # a reorder, a constant, a bias called after its product
-    _by_place(layers, claims, [s.name for s in traffic.steps if s.macs])
+    weighted = [s.name for s in traffic.steps if s.macs and s.weights != Amount()]
+    _by_place(layers, claims, multiplies, weighted)
+    norms = [s.name for s in traffic.steps if is_norm(s.op)]
+    _by_place(layers, claims, is_norm, norms)
+    _absorb(layers, claims, traffic.steps)
     return [tuple(sorted(names & order.keys(), key=order.__getitem__)) for names in claims]
 
 
@@ -58,19 +68,36 @@ def _longest(name: str, names: dict[str, str]) -> str | None:
 
 
 def _by_place(
-    layers: Sequence[LayerPrecision], claims: list[set[str]], heavy: Sequence[str]
+    layers: Sequence[LayerPrecision],
+    claims: list[set[str]],
+    is_kind: Callable[[str], bool],
+    steps: Sequence[str],
 ) -> None:
-    """Give each layer that multiplies and claims no product the next one that nobody claims."""
+    """Give each layer of a kind that claims no step of it the next one that nobody claims."""
     taken = {name for names in claims for name in names}
-    place = {name: index for index, name in enumerate(heavy)}
+    place = {name: index for index, name in enumerate(steps)}
     last = -1
     for layer, names in zip(layers, claims, strict=True):
         own = [place[name] for name in names if name in place]
         if own:
             last = max(own)
-        elif multiplies(layer.op):
-            free = next((n for n in heavy[last + 1 :] if n not in taken), None)
+        elif is_kind(layer.op):
+            free = next((n for n in steps[last + 1 :] if n not in taken), None)
             if free is not None:
                 names.add(free)
                 taken.add(free)
                 last = place[free]
+
+
+def _absorb(
+    layers: Sequence[LayerPrecision], claims: Sequence[set[str]], steps: Sequence[Step]
+) -> None:
+    """Give a step that nobody claims to the fused layer that claims what follows it."""
+    taken = {name for names in claims for name in names}
+    for step in steps:
+        if step.name in taken:
+            continue
+        for layer, names in zip(layers, claims, strict=True):
+            if len(layer.origins) > 1 and names & set(step.nodes):
+                names.add(step.name)
+                break
