@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+import weakref
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,11 +16,16 @@ from fettle.core.recipe import parse_step
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+_LARGEST = (1 << 31) - (64 << 20)  # bytes of weights; protobuf ends at 2 GiB, with all the rest
+_WEIGHTS = "weights.bin"
+
 
 def lowered(model: Path, lowering: Sequence[str]) -> Path | bytes:
     """Return `model` itself when nothing is to be lowered, else the bytes of the lowered graph.
 
-    Each step of `lowering` is a pass with its knobs: `graph.lower_float(nodes='a,b')`.
+    Each step of `lowering` is a pass with its knobs: `graph.lower_float(nodes='a,b')`. A graph of
+    more than 2 GiB, which no bytes can hold, comes as a file with its weights beside it; both are
+    removed when nobody holds the path any more.
 
     Raises:
         ModelError: the file is missing, or no ONNX model.
@@ -33,7 +42,40 @@ def lowered(model: Path, lowering: Sequence[str]) -> Path | bytes:
     graph = _load(model)
     for name in lowering:
         graph = parse_step(name)(graph)  # type: ignore[operator]  # every pass is callable
+    if _weight_bytes(graph) > _LARGEST:
+        return _on_disk(graph)
     return ir.to_proto(graph).SerializeToString()  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a session is made of: a master and the lowering that is applied to it."""
+
+    model: Path
+    lowering: tuple[str, ...] = ()
+
+    def graph(self) -> Path | bytes:
+        """Return the lowered graph, made anew: a session need not hold it all the time."""
+        return lowered(self.model, self.lowering)
+
+
+class _HeldPath(type(Path())):  # type: ignore[misc]  # the path class of this system
+    """A path that can be watched, so that its folder goes with it."""
+
+
+def _weight_bytes(graph: ir.Model) -> int:
+    values = (value for inner in graph.graphs() for value in inner.initializers.values())
+    return sum(value.const_value.nbytes for value in values if value.const_value is not None)
+
+
+def _on_disk(graph: ir.Model) -> Path:
+    import onnx_ir as ir
+
+    folder = tempfile.mkdtemp(prefix="fettle-lowered-")
+    path = _HeldPath(Path(folder) / "model.onnx")
+    weakref.finalize(path, shutil.rmtree, folder, ignore_errors=True)
+    ir.save(graph, Path(path), external_data=_WEIGHTS)
+    return path
 
 
 def _load(path: Path) -> ir.Model:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
+
 from fettle.core.arrays import Arrays, TensorSpec
 from fettle.core.errors import InputError
 from fettle.core.knobs import Choice, Range
@@ -56,8 +58,12 @@ class LayerTime:
 
 
 class Session(ABC):
-    """A model, loaded and ready to run; thread-safe where the engine is."""
+    """A model, loaded and ready to run; thread-safe where the engine is.
 
+    `callers` says how many threads have to call `run` at once to keep the engine busy.
+    """
+
+    callers: int = 1
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
@@ -97,7 +103,12 @@ def match_inputs(specs: Sequence[TensorSpec], inputs: Arrays) -> Arrays:
             f"the inputs {[spec.name for spec in specs]} were expected, got {list(inputs)}"
         )
     for spec in specs:
-        spec.check(inputs[spec.name])
+        array = inputs[spec.name]
+        if not isinstance(array, np.ndarray):
+            raise InputError(
+                f"input `{spec.name}` expects a numpy array, got {type(array).__name__}"
+            )
+        spec.check(array)
     return inputs
 
 

@@ -1,0 +1,119 @@
+"""Compiled models, kept in the user's cache folder so that a session starts sooner.
+
+An entry is named by all that it depends on: the bytes of the model, the lowering and its source,
+the engine, its version and options, the processor. It is written to a temporary name first, and
+taken only from a folder that nobody else can write, with a checksum that fits. The oldest go when
+all together grow too large. A cache that can't be written is no cache, never an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import inspect
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fettle.core.errors import FettleError
+from fettle.core.files import replacing
+from fettle.core.hashing import file_sha256, json_sha256
+from fettle.core.machine import this_machine, versions
+from fettle.core.recipe import parse_step
+from fettle.runtimes import _graphs
+from fettle.runtimes._lowering import Source
+
+LARGEST = 1 << 30  # bytes of one entry
+LIMIT = 4 << 30  # bytes of all
+_DIGEST = 32
+_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+
+
+class Cache:
+    """Entries of one engine, in `$FETTLE_CACHE`, else in the user's cache folder."""
+
+    def __init__(self, engine: str) -> None:
+        given = os.environ.get("FETTLE_CACHE")
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        self.folder = (Path(given) if given else base / "fettle") / engine
+
+    def kept(self, key: str) -> bytes | None:
+        """Return the entry, or None where there is no sound one."""
+        path = self._path(key)
+        try:
+            if not (_own(self.folder) and _own(path)):
+                return None
+            contents = path.read_bytes()
+            os.utime(path)
+        except OSError:
+            return None
+        digest, entry = contents[:_DIGEST], contents[_DIGEST:]
+        return entry if hashlib.sha256(entry).digest() == digest else None
+
+    def keep(self, key: str, entry: bytes) -> None:
+        """Write the entry, and let the oldest go."""
+        if len(entry) > LARGEST:
+            return
+        with contextlib.suppress(OSError, FettleError):
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with replacing(self._path(key)) as temporary, temporary.open("wb") as stream:
+                stream.write(hashlib.sha256(entry).digest())
+                stream.write(entry)
+            self._shrink()
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key}.model"
+
+    def _shrink(self) -> None:
+        entries = [(path, path.stat()) for path in self.folder.glob("*.model")]
+        total = sum(found.st_size for _, found in entries)
+        for path, found in sorted(entries, key=lambda entry: entry[1].st_mtime):
+            if total <= LIMIT:
+                return
+            path.unlink(missing_ok=True)
+            total -= found.st_size
+
+
+def key_of(source: Source, engine: str, options: Any) -> str | None:
+    """Return the name of what an engine makes of a model, or None for a file that isn't sound.
+
+    Args:
+        source: the ONNX file, of which weights beside it are a part, and the lowering, of which
+            its source code is.
+        engine: its name and version.
+        options: what it is built with, as a JSON value.
+    """
+    try:
+        contents = source.model.read_bytes()
+        beside = sorted(_beside(source.model, contents))
+        files = [hashlib.sha256(contents).hexdigest(), *(file_sha256(path) for path in beside)]
+    except Exception:  # the build says what is wrong; protobuf's errors have no base in common
+        return None
+    steps = source.lowering
+    about = [files, list(steps), _sources(steps), engine, options, this_machine().to_json()]
+    return json_sha256(about)[:32]
+
+
+def _beside(model: Path, contents: bytes) -> list[Path]:
+    if b"location" not in contents:  # which each tensor that lies elsewhere has to say
+        return []
+    return [model.parent / name for name in _graphs.files_beside(_graphs.read(contents))]
+
+
+def _sources(lowering: Sequence[str]) -> list[Any]:
+    """Return hashes of the code of each step's package, and the versions of what it stands on."""
+    if not lowering:
+        return []
+    folders = {Path(inspect.getfile(type(parse_step(step)))).parent for step in lowering}
+    files = sorted(path for folder in folders for path in folder.glob("*.py"))
+    return [*(file_sha256(path) for path in files), versions()]
+
+
+def _own(path: Path) -> bool:
+    """Say whether nobody but this user (or the system's own) can write here."""
+    if not hasattr(os, "getuid"):
+        return True
+    found = path.stat()
+    return found.st_uid in (os.getuid(), 0) and not found.st_mode & _OTHERS
