@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from fettle.core.errors import InputError
-from fettle.measure import _timing, latency
+from fettle.measure import _rounds, _timing, latency
+from fettle.measure._interference import Reading
 from fettle.measure._timing import collector_at_rest, order_of, share_out, time_block
 from fettle.measure.latency import (
     Plan,
@@ -33,6 +34,8 @@ class FakeTime:
         self.now = 0
         self.log = []
         monkeypatch.setattr(_timing, "clock", lambda: self.now)
+        quiet = Reading(at=0, busy=0, own=0)
+        monkeypatch.setattr(_rounds, "read", lambda: quiet)
 
     def subject(self, label, ms, **given):
         def run():
@@ -173,7 +176,7 @@ def test_sessions_are_rebuilt_between_rounds(time):
 
 def test_luck_of_the_session_is_no_difference(time, monkeypatch):
     """A/A with sessions that differ by 5 %: rebuilt, at most 7 % claim; one each, most do."""
-    monkeypatch.setattr(latency.gc, "collect", int)  # takes its time under pytest
+    monkeypatch.setattr(_rounds.gc, "collect", int)  # takes its time under pytest
     rng = np.random.default_rng(0)
     plan = Plan(seconds=0.1, samples=24, block_runs=1, block_seconds=0, warmup_seconds=0)
 
@@ -244,8 +247,9 @@ def test_wrong_subjects_and_plans_are_refused(time):
         Subject("a", print, batch=0)
     with pytest.raises(InputError, match="rounds"):
         Plan(rounds=5)
-    with pytest.raises(InputError, match="negative"):
-        Plan(seconds=-1)
+    for wrong in ({"seconds": -1}, {"patience": -1}):
+        with pytest.raises(InputError, match="negative"):
+            Plan(**wrong)
 
 
 def test_what_a_subject_raises_passes_and_the_collector_comes_back():
@@ -291,3 +295,4 @@ def test_the_real_clock_runs_too():
     found = time_interleaved([Subject("a", lambda: sum(range(100)))], Plan(seconds=0.1))
     assert (found["a"].ms > 0).all()
     assert latency.summary(found["a"])["n"] == len(found["a"].ms)
+    assert found.interference.rounds == len(found["a"].blocks)

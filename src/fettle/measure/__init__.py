@@ -8,6 +8,7 @@ from fettle.measure._interference import Interference, watched
 from fettle.measure._metric import Artifact, Metric
 from fettle.measure.concurrency import Load, closed_loop
 from fettle.measure.latency import (
+    Disturbance,
     Plan,
     Ratio,
     Samples,
@@ -39,6 +40,7 @@ from fettle.measure.startup import Startup, startup_of
 __all__ = [
     "Agreement",
     "Artifact",
+    "Disturbance",
     "Footprint",
     "Interference",
     "LayerMacs",

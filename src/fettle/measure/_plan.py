@@ -25,7 +25,8 @@ class Plan:
     never fewer than 6. `settle_seconds` opens each block uncounted while another's threads may
     still spin. `block_seconds` and `block_runs` are the least that a block should last. `builds`
     is how many sessions each subject that can be rebuilt is timed with; the time of building comes
-    on top of `seconds`.
+    on top of `seconds`. `patience` is the share of `seconds` that may go, on top as well, into
+    repeating rounds that something disturbed.
     """
 
     seconds: float = 10.0
@@ -36,6 +37,7 @@ class Plan:
     settle_seconds: float = 0.05
     warmup_seconds: float = 0.2
     builds: int = _MOST_BUILDS
+    patience: float = 0.5
 
     def __post_init__(self) -> None:
         if self.rounds < LEAST_ROUNDS or self.block_runs < 1 or self.samples < 1:
@@ -43,7 +45,8 @@ class Plan:
                 f"a timing plan expects rounds >= {LEAST_ROUNDS}, block_runs >= 1 and"
                 f" samples >= 1, got {self}"
             )
-        if min(self.seconds, self.block_seconds, self.settle_seconds, self.warmup_seconds) < 0:
+        times = (self.seconds, self.block_seconds, self.settle_seconds, self.warmup_seconds)
+        if min(*times, self.patience) < 0:
             raise InputError(f"a timing plan expects no negative time, got {self}")
         if not LEAST_GROUPS <= self.builds <= LEAST_ROUNDS:
             raise InputError(

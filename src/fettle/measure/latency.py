@@ -25,16 +25,14 @@ Example:
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from fettle.core.errors import InputError
-from fettle.core.progress import Bar, Reporter, Silent
+from fettle.core.progress import Reporter, Silent
 from fettle.measure._plan import LEAST_ROUNDS, Plan, allot, settling_of
 from fettle.measure._ratio import AGAIN, Ratio, differs, noise_in, ratio, too_noisy
+from fettle.measure._rounds import Disturbance, Rounds, warm_up
 from fettle.measure._samples import (
     LEAST_FOR_P99,
     PERCENTILES,
@@ -44,12 +42,13 @@ from fettle.measure._samples import (
     throughput,
     throughput_interval,
 )
-from fettle.measure._timing import Run, collector_at_rest, order_of, settle, time_block
+from fettle.measure._timing import Run, collector_at_rest
 
 __all__ = [
     "LEAST_FOR_P99",
     "LEAST_ROUNDS",
     "PERCENTILES",
+    "Disturbance",
     "Plan",
     "Ratio",
     "Samples",
@@ -67,7 +66,6 @@ __all__ = [
     "too_noisy",
     "twin_of",
 ]
-_LEAST_WARM_RUNS = 3
 
 
 @dataclass(frozen=True)
@@ -94,9 +92,11 @@ class Subject:
 
 
 class Timing(dict[str, Samples]):
-    """The samples of one call by label, and what disturbed it."""
+    """The samples of one call by label, and in `interference` what disturbed it."""
 
-    interference: str | None = None
+    def __init__(self, samples: Mapping[str, Samples], interference: Disturbance) -> None:
+        super().__init__(samples)
+        self.interference = interference
 
 
 def time_interleaved(
@@ -105,7 +105,9 @@ def time_interleaved(
     """Time all subjects against each other and return their samples by label.
 
     Each round holds one block of every subject; all subjects get equally many rounds, so that
-    `ratio` can pair them. What a subject raises passes through.
+    `ratio` can pair them. Rounds in which other programs, the hypervisor or a throttled processor
+    got in the way are thrown away and taken again while the plan's patience lasts; what remains
+    is told in the result's `interference`. What a subject raises passes through.
 
     Raises:
         InputError: no subject, or two with the same label.
@@ -114,10 +116,13 @@ def time_interleaved(
     plan, watch = plan or Plan(), progress or Silent()
     settling = settling_of([subject.threads for subject in subjects], plan)
     with collector_at_rest():
-        costs = [_warm_up(subject.run, plan) for subject in subjects]
-        rounds, runs = allot(costs, plan, settling)
-        with watch.bar("timing", rounds) as bar:
-            return _Rounds(subjects, plan, runs, settling).take(rounds, bar)
+        costs = [warm_up(subject.run, plan) for subject in subjects]
+        count, runs = allot(costs, plan, settling)
+        rounds = Rounds(subjects, plan, runs, settling)
+        with watch.bar("timing", count) as bar:
+            for kept in rounds.take(count):
+                bar.step(amount=kept)
+    return Timing(_samples(subjects, rounds), rounds.told())
 
 
 def twin_of(subject: Subject) -> Subject:
@@ -136,55 +141,17 @@ def noise(subject: Subject, plan: Plan | None = None, progress: Reporter | None 
     return noise_in(samples, subject.label)
 
 
-class _Rounds:
-    """The rounds of one timing: whose turn it is, and with which build."""
-
-    def __init__(
-        self, subjects: Sequence[Subject], plan: Plan, counts: Sequence[int], settling: float
-    ) -> None:
-        self.subjects, self.plan, self.counts, self.settling = subjects, plan, counts, settling
-        self.runs = [subject.run for subject in subjects]
-        self.build = 0
-        self.blocks: list[list[np.ndarray]] = [[] for _ in subjects]
-        self.builds: list[int] = []
-
-    def take(self, rounds: int, bar: Bar) -> Timing:
-        for turn in range(rounds):
-            self._rebuild(self.plan.build_of(turn, rounds))
-            for i in order_of(len(self.subjects), turn):
-                block = time_block(self.runs[i], self.counts[i], self.settling)
-                self.blocks[i].append(block)
-            self.builds.append(self.build)
-            bar.step()
-        return Timing(
-            (s.label, Samples(s.label, s.batch, s.threads, tuple(blocks), self._builds_of(s)))
-            for s, blocks in zip(self.subjects, self.blocks, strict=True)
+def _samples(subjects: Sequence[Subject], rounds: Rounds) -> dict[str, Samples]:
+    found = {}
+    for subject, blocks in zip(subjects, rounds.blocks, strict=True):
+        builds = tuple(rounds.builds) if subject.rebuild else ()
+        found[subject.label] = Samples(
+            subject.label, subject.batch, subject.threads, tuple(blocks), builds
         )
-
-    def _rebuild(self, number: int) -> None:
-        """Give each subject its next session; its last one still lives while that is built, so
-        that the next can't come to lie in the same place.
-        """
-        if number == self.build:
-            return
-        self.build = number
-        gc.collect()  # a session in a cycle would otherwise stay, as the collector rests
-        for i, subject in enumerate(self.subjects):
-            if subject.rebuild:
-                self.runs[i] = subject.rebuild()
-                _warm_up(self.runs[i], self.plan)
-
-    def _builds_of(self, subject: Subject) -> tuple[int, ...]:
-        return tuple(self.builds) if subject.rebuild else ()
+    return found
 
 
 def _check(subjects: Sequence[Subject]) -> None:
     labels = [subject.label for subject in subjects]
     if not labels or len(set(labels)) < len(labels):
         raise InputError(f"timing expects subjects with distinct labels, got {labels}")
-
-
-def _warm_up(run: Run, plan: Plan) -> float:
-    """Run until warm; return what one run costs in seconds."""
-    spent = settle(run, plan.warmup_seconds, at_least=_LEAST_WARM_RUNS)
-    return max(float(np.median(spent[len(spent) // 2 :])), 1e-9)
