@@ -6,7 +6,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from fettle.cli._options import add_seconds, numbers
+from fettle.cli._options import add_seconds, numbers, positive
 from fettle.cli._outcome import Outcome
 from fettle.core.errors import InputError, KnobError
 from fettle.core.files import write_text
@@ -23,6 +23,18 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch", default="1", help="batch sizes, e.g. 1,8,64")
     parser.add_argument("--threads", default="0", help="thread counts, e.g. 1,2; 0: all there are")
+    parser.add_argument(
+        "--concurrency", default="1", help="clients that ask at once, e.g. 1,4, in a closed loop"
+    )
+    parser.add_argument(
+        "--scenario",
+        choices=("single", "offline", "server"),
+        help="as MLPerf asks: p90 of one stream, the best throughput, or the highest rate of"
+        " random arrivals whose p99 stays within --p99-ms",
+    )
+    parser.add_argument(
+        "--p99-ms", type=positive, default=50.0, help="bound of --scenario server, default 50"
+    )
     add_seconds(parser, 10.0, "all artifacts of a batch and threads together are timed")
     parser.add_argument(
         "--weights",
@@ -40,6 +52,10 @@ def options(parser: argparse.ArgumentParser) -> None:
         " without it, a bundle's own inputs, else random ones",
     )
     parser.add_argument("--no-memory", action="store_true", help="don't measure peak memory")
+    parser.add_argument("--no-roofline", action="store_true", help="don't measure peaks")
+    parser.add_argument(
+        "--startup", action="store_true", help="measure cold start too, in several processes"
+    )
     parser.add_argument("--html", type=Path, metavar="FILE", help="draw the result, as one page")
 
 
@@ -55,6 +71,11 @@ def run(args: argparse.Namespace) -> Outcome:
         threads=(0,) if args.threads == "0" else _counts("--threads", args.threads),
         seconds=args.seconds,
         memory=not args.no_memory,
+        concurrency=_counts("--concurrency", args.concurrency),
+        startup=args.startup,
+        roofline=not args.no_roofline,
+        scenario=args.scenario,
+        bound_ms=args.p99_ms,
     )
     if args.html:
         _check_page(args.html)

@@ -68,6 +68,15 @@ def _behind(line: Line) -> str:
     return f"{line.behind.value:.2f} [{line.behind.low:.2f}, {line.behind.high:.2f}]"
 
 
+def _scenario(line: Line) -> str:
+    found = line.row.get("scenario") or {}
+    if "clients" in found:
+        return f"offline: batch {found['batch']}, {found['clients']} clients"
+    if "rate" in found:
+        return f"server: {found['rate']:,.0f}/s within {found['bound_ms']:g} ms"
+    return f"single stream: p90 {form.significant(found['value'])} ms" if found else ""
+
+
 def _per_second(line: Line) -> str:
     return form.count(line.row["throughput"]) if line.row["throughput"] else ""
 
@@ -87,6 +96,7 @@ _COLUMNS: tuple[tuple[str, Callable[[Line], str]], ...] = (
     ("p99", _bare("p99")),
     ("mean", _bare("mean")),
     ("× best", _behind),
+    ("scenario", _scenario),
     ("per s", _per_second),
     ("of bound", _roofline),
     ("MB", _number("size_bytes", 1e-6)),

@@ -101,11 +101,19 @@ def _key(row: Row) -> tuple[int, int, int]:
 
 def _group(result: Mapping[str, Any], key: tuple[int, int, int]) -> Group:
     rows = [row for row in result["rows"] if _key(row) == key and row["latency_ms"]]
-    rows.sort(key=lambda row: row["latency_ms"]["p50"])
+    rows.sort(key=_rank)
     ratios = [ratio for ratio in result.get("ratios", ()) if _key(ratio) == key]
     noises = [noise for noise in result.get("noises", ()) if _key(noise) == key]
     lines = tuple(_line(row, rows[0], ratios) for row in rows)
     return Group(*key, lines, noises[0] if noises else None)
+
+
+def _rank(row: Row) -> float:
+    """Return what the fastest has least of: latency, or the rate that was asked for, negated."""
+    asked = (row.get("scenario") or {}).get("name")
+    if asked in ("offline", "server"):
+        return -float(row["throughput"])
+    return float(row["latency_ms"]["p90" if asked == "single" else "p50"])
 
 
 def _line(row: Row, best: Row, ratios: Sequence[Mapping[str, Any]]) -> Line:

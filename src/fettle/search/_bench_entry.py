@@ -69,6 +69,11 @@ class Entry:
         assert held is not None
         return partial(measure.run_batch, held, self.subject.batch(self.where.batch))
 
+    def runner_of(self, batch: int) -> Callable[[], object]:
+        """Return one request of another batch, on the session that is open."""
+        assert self.session is not None
+        return partial(measure.run_batch, self.session, self.subject.batch(batch))
+
     def close(self) -> None:
         """Give back what the session holds."""
         if self.session is not None:

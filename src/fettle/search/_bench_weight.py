@@ -1,29 +1,73 @@
-"""What a row weighs beside its latency: memory, start, energy, and the machine's own bound."""
+"""What a row weighs beside its latency: memory, start, and the machine's own bound."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from fettle import measure
 from fettle.core.errors import FettleError
 from fettle.core.progress import Reporter
-from fettle.measure.memory import peak_memory
+from fettle.measure.peaks import Peaks, peaks_of
+from fettle.measure.roofline import roofline
 from fettle.search._bench_entry import Entry
 
+_STARTS = 3
 
-def weigh(entries: Sequence[Entry], memory: bool, progress: Reporter) -> None:
-    """Fill what is measured of each entry alone; what can't be measured stays None."""
-    if not memory:
+
+def weigh(entries: Sequence[Entry], memory: bool, startup: bool, progress: Reporter) -> None:
+    """Fill what fresh processes tell of each entry; what can't be measured stays None."""
+    if not (memory or startup):
         return
     with progress.bar("memory, each in a process of its own", len(entries)) as bar:
         for entry in entries:
-            entry.row.update(_memory(entry))
+            if entry.runtime.takes == "onnx":
+                entry.row.update(_in_a_fresh_process(entry, startup))
             bar.step(entry.label)
 
 
-def _memory(entry: Entry) -> dict[str, int]:
-    if entry.runtime.takes != "onnx":
-        return {}
+def bound(entries: Sequence[Entry], progress: Reporter) -> Peaks | None:
+    """Fill how fast this machine could run each entry at the most; return its peaks."""
+    if not entries:
+        return None
+    threads = entries[0].row["threads"]
+    progress.say("this machine's peaks: measured the first time, which takes half a minute")
+    peaks = peaks_of(threads)
+    for entry in entries:
+        bound_ms = _bound_ms(entry, peaks)
+        entry.row["bound_ms"] = bound_ms
+        if bound_ms is not None and entry.row["latency_ms"] and entry.where.concurrency == 1:
+            entry.row["bound_fraction"] = bound_ms / entry.row["latency_ms"]["p50"]
+    return peaks
+
+
+def _bound_ms(entry: Entry, peaks: Peaks) -> float | None:
+    inputs = entry.subject.batch(entry.where.batch)
+    assert entry.session is not None
     try:
-        return {"peak_memory_bytes": peak_memory(entry.artifact).peak_bytes}
+        return roofline(entry.subject.path, entry.session, inputs, peaks).bound_ms or None
+    except (FettleError, RuntimeError):  # a shape that can't be known, an engine that can't tell
+        return None
+
+
+def _in_a_fresh_process(entry: Entry, startup: bool) -> dict[str, Any]:
+    try:
+        if not startup:
+            return _memory(measure.peak_memory(entry.artifact))
+        found = measure.startup_of(entry.artifact, times=_STARTS)
     except FettleError:
         return {}
+    parts = found.parts
+    return {
+        **_memory(found.footprint),
+        "cold_start_ms": parts["cold_start"].value,
+        "first_inference_ms": parts["first_inference"].value,
+        "startup": found.to_json(),
+    }
+
+
+def _memory(found: measure.Footprint) -> dict[str, int | None]:
+    return {
+        "peak_memory_bytes": found.peak_bytes,
+        "resident_memory_bytes": found.served_bytes,
+    }

@@ -14,7 +14,8 @@ from fettle.core.shelf import RUNTIMES
 from fettle.runtimes import Runtime
 from fettle.search._bench_entry import MISSING, Entry, Where, open_entry
 from fettle.search._bench_group import time_group
-from fettle.search._bench_weight import weigh
+from fettle.search._bench_load import load_group, play
+from fettle.search._bench_weight import bound, weigh
 from fettle.search._result import machine_json
 from fettle.search.subject import Subject
 
@@ -30,7 +31,9 @@ class BenchSetting:
 
     `runtimes` is `all`, or recipes' names such as `openvino(precision='bf16')`; threads 0 are all
     there are; `concurrency` is how many clients ask at once; `seconds` goes to each group of the
-    same batch, threads and concurrency. `memory` starts a fresh process for each row.
+    same batch, threads and concurrency. `memory` starts a fresh process for each row, `startup`
+    several; `roofline` measures this machine's peaks, once. A `scenario` of MLPerf's takes the
+    place of the interleaved timing; `bound_ms` is what p99 has to stay within in "server".
     """
 
     runtimes: tuple[str, ...] = ("all",)
@@ -39,6 +42,10 @@ class BenchSetting:
     seconds: float = 10.0
     memory: bool = True
     concurrency: tuple[int, ...] = (1,)
+    startup: bool = False
+    roofline: bool = True
+    scenario: str | None = None
+    bound_ms: float = 50.0
 
     def groups(self) -> list[Where]:
         """Return every combination once."""
@@ -66,18 +73,33 @@ def bench(subjects: Sequence[Subject], setting: BenchSetting, progress: Reporter
             running = [entry for entry in entries if entry.session is not None]
             if running:
                 progress.say(f"time {_words(where, len(running))}")
-                groups.append(time_group(running, setting.seconds, progress))
-                weigh(running, setting.memory, progress)
+                groups.append(_measured(running, setting, progress))
             rows += [entry.row for entry in entries]
+    noises = [group["noise"] for group in groups if group["noise"]]
     return {
         "rows": rows,
         "ratios": [ratio for group in groups for ratio in group["ratios"]],
-        "noise": _widest([group["noise"] for group in groups]),
-        "noises": [group["noise"] for group in groups],
+        "noise": _widest(noises),
+        "noises": noises,
         "interference": _interference(groups),
+        "peaks": {str(g["peaks"]["threads"]): g["peaks"] for g in groups if g["peaks"]},
         "absent": _absent(setting),
         "machine": machine_json(),
     }
+
+
+def _measured(
+    running: Sequence[Entry], setting: BenchSetting, progress: Reporter
+) -> dict[str, Any]:
+    if setting.scenario:
+        group = play(running, setting.scenario, setting.bound_ms, setting.seconds, progress)
+    elif running[0].where.concurrency > 1:
+        group = load_group(running, setting.seconds, progress)
+    else:
+        group = time_group(running, setting.seconds, progress)
+    weigh(running, setting.memory, setting.startup, progress)
+    peaks = bound(running, progress) if setting.roofline else None
+    return {**group, "peaks": peaks.to_json() if peaks else None}
 
 
 def exit_code_of(result: dict[str, Any]) -> int:
@@ -162,6 +184,11 @@ def _widest(noises: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     return max(noises, key=lambda n: n["high"] - n["low"]) if noises else None
 
 
-def _interference(groups: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    warnings = [group["interference"] for group in groups if group["interference"]]
-    return {"warning": "; ".join(dict.fromkeys(map(str, warnings))) or None}
+def _interference(groups: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return what disturbed the worst of the groups, and what was found wrong in any."""
+    found = [group["interference"] for group in groups]
+    if not found:
+        return None
+    worst = max(found, key=lambda each: (each["warning"] is not None, each["other_load"] or 0.0))
+    warnings = dict.fromkeys(each["warning"] for each in found if each["warning"])
+    return {**worst, "warning": "; ".join(warnings) or None}
