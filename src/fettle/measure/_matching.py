@@ -9,7 +9,7 @@ name of the engine's own making (`Multiply_8042`) is matched by its place betwee
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from fettle.measure._traffic import Amount, Step, Traffic
 from fettle.runtimes import LayerPrecision
@@ -52,11 +52,11 @@ def matched(layers: Sequence[LayerPrecision], traffic: Traffic) -> list[tuple[st
 
 
 def _named(layer: LayerPrecision, names: dict[str, str]) -> set[str]:
-    found = (_longest(name, names) for name in (layer.name, *layer.origins))
+    found = (longest(name, names) for name in (layer.name, *layer.origins))
     return {name for name in found if name is not None}
 
 
-def _longest(name: str, names: dict[str, str]) -> str | None:
+def longest(name: str, names: Mapping[str, str]) -> str | None:
     """Return the node whose name is the longest that `name` begins with.
 
     What is appended begins with no digit: that would be another node's name.

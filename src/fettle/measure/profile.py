@@ -147,7 +147,7 @@ def profile(
     total = _whole(session, inputs, runs)
     layers, times = session.layers(), session.layer_times(inputs, runs)
     bounds = bounds_of(traffic, layers, peaks)
-    rows = _rows(_joined(layers, times), traffic, bounds)
+    rows = _rows(joined(layers, times), traffic, bounds)
     return Profile(tuple(rows), total, bounds.bound_ms)
 
 
@@ -164,7 +164,7 @@ def _whole(session: Session, inputs: Arrays, runs: int) -> float:
 Timed = tuple[LayerPrecision, float | None]
 
 
-def _joined(layers: Sequence[LayerPrecision], times: Sequence[LayerTime]) -> list[Timed]:
+def joined(layers: Sequence[LayerPrecision], times: Sequence[LayerTime]) -> list[Timed]:
     """Return each layer that computes, moves or takes time, with its time.
 
     By name; and where the engine numbers its own layers anew each time, in the order of those that
