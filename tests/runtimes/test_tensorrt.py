@@ -358,6 +358,17 @@ def test_trtexec_is_told_the_profile_and_a_path_with_spaces():
     assert not [w for w in words("11.x", "f32") if "Shapes" in w]
 
 
+def test_the_commands_for_a_file_are_told_where_there_is_no_gpu():
+    found = runtime(batch=4, largest_batch=16, workspace_mb=512).trtexec(sample().master)
+    assert list(found) == ["8.x", "10.x", "11.x"]
+    assert "--int8" in found["8.x"]
+    assert "--workspace=512" in found["8.x"]
+    assert "--optShapes=input:4x1x8x8 --maxShapes=input:16x1x8x8" in found["11.x"]
+    assert "--noTF32" in runtime().trtexec(sample().onnx)["11.x"]
+    with pytest.raises(ModelError, match="missing"):
+        runtime().trtexec(Path("missing.onnx"))
+
+
 # NVIDIA's own package, which builds without a GPU ---------------------------------------------
 
 

@@ -27,6 +27,7 @@ from fettle.runtimes._tensorrt_bundle import add_engine, engine_beside
 from fettle.runtimes._tensorrt_cuda import Cuda, CudaError
 from fettle.runtimes._tensorrt_layers import check_precision
 from fettle.runtimes._tensorrt_store import Binding
+from fettle.runtimes._trtexec import Form, trtexec_commands
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -82,6 +83,22 @@ class TensorRt(Runtime):
             session.close()
             raise
         return session
+
+    def trtexec(self, model: Path) -> dict[str, str]:
+        """Return, for each version of TensorRT, the command that builds and times `model`.
+
+        It says what these knobs say. No GPU is needed to be told.
+
+        Raises:
+            ModelError: the file is missing, or no ONNX model.
+        """
+        graph = _graph(model, ())
+        shapes = {}
+        for value in graph.graph.inputs:
+            sizes = tuple(n if isinstance(n, int) else -1 for n in value.shape or ())
+            if -1 in sizes and not value.is_initializer():
+                shapes[str(value.name)] = self._plan().shapes(sizes)
+        return trtexec_commands(model, _asked(graph)[0], shapes, self.workspace_mb)
 
     def seal(self, bundle: Path, lowering: Sequence[str] = ()) -> Bundle:
         """Build the engine of a bundle's model for this GPU and put it into the bundle.
@@ -195,12 +212,11 @@ def _refuse(graph: ir.Model) -> None:
         )
 
 
-def _asked(graph: ir.Model) -> tuple[str, frozenset[str]]:
+def _asked(graph: ir.Model) -> tuple[Form, frozenset[str]]:
     """Return the precision that a graph asks for, and the products that should run in it."""
     from fettle.graph.tensorrt_lint import products
 
-    by_precision = products(graph)
-    for precision in ("int8", "f16"):
-        if by_precision.get(precision):
-            return precision, frozenset(by_precision[precision])
-    return "f32", frozenset(by_precision.get("f32", ()))
+    found = products(graph)
+    forms: tuple[Form, ...] = ("int8", "f16")
+    form: Form = next((form for form in forms if found[form]), "f32")
+    return form, frozenset(found[form])
