@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from time import monotonic_ns
 from typing import Any
 
@@ -13,6 +14,7 @@ from fettle.measure._graph import find_model
 from fettle.measure._metric import Artifact
 
 SECONDS = 300.0
+_PROBE = Path(__file__).with_name("_memory_probe.py")
 
 
 def serve_once(
@@ -26,7 +28,8 @@ def serve_once(
         CheckFailed: the process died, or took too long.
     """
     asked = {**_request(subject, runs), "warm": warm, "spawned_ns": monotonic_ns()}
-    command = [sys.executable, "-m", "fettle.measure._memory_probe", json.dumps(asked)]
+    # by its path, and -P: `-m` would import all of `measure` first, and be charged for it
+    command = [sys.executable, "-P", str(_PROBE), json.dumps(asked)]
     try:
         done = subprocess.run(  # noqa: S603  (our own module, no shell)
             command, capture_output=True, text=True, timeout=timeout_seconds, check=False

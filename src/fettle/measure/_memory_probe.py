@@ -1,4 +1,4 @@
-"""The process that is measured: `python -m fettle.measure._memory_probe JSON`.
+"""The process that is measured: `python -P _memory_probe.py JSON`.
 
 It imports the engine, builds the session, runs it, and where asked builds and runs another one
 while it is warm. Its last line on stdout is a JSON object: `ms` and `bytes` of each part, or
