@@ -44,7 +44,8 @@ def main() -> int:
     if args.untimed:
         os.environ[UNTIMED] = "1"
     HOME.mkdir(parents=True, exist_ok=True)
-    os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parent)  # of the server that forks
+    here = (Path(__file__).resolve().parent, ROOT / "src")  # this checkout's, not the installed one
+    os.environ["PYTHONPATH"] = os.pathsep.join(map(str, here))  # of the server that forks
     _CONTEXT.set_forkserver_preload(["_coverage_stages"])
     known = _known()
     todo = [s for s in subjects() if args.only in s.model]
