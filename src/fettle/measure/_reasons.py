@@ -33,8 +33,8 @@ REASONS = {
     "mixed types": "its inputs are quantized in different types",
     "zero point of activation": "its activation is int8 with a zero point other than 0, which this"
     " engine doesn't multiply: quantize it symmetrically, or to uint8",
-    "rectifier kept": "the Relu or Clip after it can't be absorbed, for the quantizer behind that has"
-    " room for negative numbers: lower it with graph.lower_ort_x86",
+    "rectifier kept": "the Relu or Clip after it can't be absorbed, for the quantizer behind that"
+    " has room for negative numbers: lower it with graph.lower_ort_x86",
     "signed activation": "its activation is int8, and x86 kernels here multiply uint8 by int8:"
     " lower it with graph.lower_ort_x86",
     "bias in float": "its bias isn't int32 at the scale of the products",
@@ -131,7 +131,7 @@ def _zero_point(node: ir.Node, engine: str) -> bool:
 
 
 def _signed(node: ir.Node, engine: str) -> bool:
-    if engine != "onnxruntime" or node.op_type not in PRODUCTS:
+    if engine != "onnxruntime":
         return False
     return any(zero.dtype == np.int8 for zero in _activation_zeros(node))
 
@@ -143,7 +143,7 @@ def _activation_zeros(node: ir.Node) -> list[np.ndarray]:
 
 
 def _rectifier_kept(node: ir.Node, engine: str) -> bool:
-    """onnxruntime absorbs a rectifier only where quantizing cuts off what is negative anyway."""
+    """A kernel absorbs a rectifier only where quantizing cuts off what is negative anyway."""
     last = _last(node)
     if engine != "onnxruntime" or last is node:
         return False
