@@ -119,9 +119,7 @@ def _weight_zero_point(node: ir.Node, engine: str) -> bool:
 
 def _mixed(node: ir.Node, engine: str) -> bool:
     del engine
-    found = {pair.inputs[0].dtype for v in activations(node)
-             if (pair := dequantizer(v)) and pair.inputs[0] is not None}  # fmt: skip
-    return len(found) > 1
+    return len({zero.dtype for zero in _activation_zeros(node)}) > 1
 
 
 def _zero_point(node: ir.Node, engine: str) -> bool:
