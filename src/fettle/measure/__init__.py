@@ -5,7 +5,9 @@ imported where it is used: the process whose memory is measured imports this pac
 """
 
 from fettle.measure._interference import Interference, watched
+from fettle.measure._matching import matched
 from fettle.measure._metric import Artifact, Metric
+from fettle.measure._traffic import traffic_of
 from fettle.measure.concurrency import Load, closed_loop
 from fettle.measure.latency import (
     Disturbance,
@@ -31,6 +33,7 @@ from fettle.measure.memory import Footprint, PeakMemory, peak_memory
 from fettle.measure.noninferiority import drop_of, mean_score, proportion_interval, verdict_of
 from fettle.measure.operators import operators_of
 from fettle.measure.quality import Agreement, agreement, outputs_of, run_batch, scores_of
+from fettle.measure.roofline import precisions_of, shapes_of
 from fettle.measure.scenarios import Offline, Stream, multi_stream, offline, single_stream
 from fettle.measure.server_load import Pool, Search, Server, server
 from fettle.measure.size import file_bytes, onnx_bytes
@@ -66,6 +69,7 @@ __all__ = [
     "file_bytes",
     "layer_macs",
     "macs_of",
+    "matched",
     "mean_score",
     "median_latency",
     "multi_stream",
@@ -77,11 +81,13 @@ __all__ = [
     "outputs_of",
     "parameters_of",
     "peak_memory",
+    "precisions_of",
     "proportion_interval",
     "ratio",
     "run_batch",
     "scores_of",
     "server",
+    "shapes_of",
     "single_stream",
     "sparsity_of",
     "startup_of",
@@ -91,6 +97,7 @@ __all__ = [
     "throughput_interval",
     "time_interleaved",
     "too_noisy",
+    "traffic_of",
     "twin_of",
     "verdict_of",
     "watched",

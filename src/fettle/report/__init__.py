@@ -15,11 +15,12 @@ from fettle.core.files import write_text
 from fettle.report._bench import bench_table
 from fettle.report._bench_page import bench_page
 from fettle.report._card import model_card
+from fettle.report._inspect import inspect_text
 from fettle.report._page import page
 from fettle.report._record import read_record
 from fettle.report._text import text_table
 
-__all__ = ["bench_page", "bench_table", "card", "render", "table", "write"]
+__all__ = ["bench_page", "bench_table", "card", "inspect_text", "render", "table", "write"]
 
 RESULT = "result.json"
 PAGE = "report.html"

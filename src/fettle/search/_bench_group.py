@@ -22,8 +22,7 @@ def time_group(entries: Sequence[Entry], seconds: float, progress: Reporter) -> 
     rebuilt = plan.builds * build_seconds <= seconds
     subjects = [_timed(entry, rebuilt) for entry in entries]
     first = subjects[0]
-    with measure.watched() as watch:
-        samples = measure.time_interleaved([*subjects, measure.twin_of(first)], plan, progress)
+    samples = measure.time_interleaved([*subjects, measure.twin_of(first)], plan, progress)
     for entry in entries:
         entry.row["latency_ms"] = measure.summary(samples[entry.label])
         entry.row["throughput"] = measure.throughput(samples[entry.label])
@@ -34,7 +33,7 @@ def time_group(entries: Sequence[Entry], seconds: float, progress: Reporter) -> 
         for a, b in itertools.combinations(entries, 2)
     ]
     floor = {**noise.to_json(), **where, "warning": measure.too_noisy(noise)}
-    return {"ratios": ratios, "noise": floor, "interference": watch.to_json()}
+    return {"ratios": ratios, "noise": floor, "interference": samples.interference.to_json()}
 
 
 def _ratio(a: str, b: str, samples: measure.Timing, noise: measure.Ratio) -> dict[str, Any]:

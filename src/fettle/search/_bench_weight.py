@@ -36,7 +36,8 @@ def bound(entries: Sequence[Entry], progress: Reporter) -> Peaks | None:
     for entry in entries:
         bound_ms = _bound_ms(entry, peaks)
         entry.row["bound_ms"] = bound_ms
-        if bound_ms is not None and entry.row["latency_ms"] and entry.where.concurrency == 1:
+        alone = entry.where.concurrency == 1 and entry.row.get("scenario") is None
+        if bound_ms is not None and alone:
             entry.row["bound_fraction"] = bound_ms / entry.row["latency_ms"]["p50"]
     return peaks
 

@@ -189,6 +189,8 @@ def _interference(groups: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     found = [group["interference"] for group in groups]
     if not found:
         return None
-    worst = max(found, key=lambda each: (each["warning"] is not None, each["other_load"] or 0.0))
+    worst = max(
+        found, key=lambda each: (each["warning"] is not None, each.get("other_load") or 0.0)
+    )
     warnings = dict.fromkeys(each["warning"] for each in found if each["warning"])
     return {**worst, "warning": "; ".join(warnings) or None}

@@ -3,74 +3,161 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 from fettle import measure
+from fettle.core.arrays import Arrays
 from fettle.core.errors import FettleError, ModelError
+from fettle.core.machine import usable_threads
+from fettle.core.progress import Reporter, Silent
 from fettle.core.shelf import RUNTIMES
+from fettle.graph.tensorrt_lint import lint
 from fettle.measure.macs import macs_of, parameters_of
 from fettle.measure.operators import operators_of
+from fettle.measure.peaks import peaks_of
+from fettle.measure.profile import profile
+from fettle.measure.saturation import saturation_of
 from fettle.measure.sparsity import sparsity_of
-from fettle.runtimes import LayerPrecision, Runtime
+from fettle.runtimes import LayerPrecision, Runtime, Session
+from fettle.search._layers import Layer, layers_of, unfused
+from fettle.search._random_inputs import input_specs
 from fettle.search._result import machine_json
 from fettle.search.subject import Subject
 
+_RUNS = 20
 
-def inspect(subject: Subject) -> dict[str, Any]:
+
+@dataclass(frozen=True)
+class Asked:
+    """What is looked at beyond what costs nothing: `threads` 0 are all there are."""
+
+    profile: bool = False
+    saturation: bool = False
+    trtexec: bool = False
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What one engine told."""
+
+    layers: list[LayerPrecision]
+    profile: dict[str, Any] | None
+
+
+def inspect(
+    subject: Subject, asked: Asked | None = None, progress: Reporter | None = None
+) -> dict[str, Any]:
     """Return the result of the contract.
 
-    `layers` lists what computes, engine by engine, under the engine's own names, for engines fuse
-    and rename; `precisions` counts them; `refused` says which runtime can't run the artifact.
+    `layers` has one row for each layer of the graph, with the precision that each engine runs it
+    in; `engine_layers` has what engines tell of themselves, under their own names; `precisions`
+    counts that; `refused` says which runtime can't run the artifact, and `lint` what TensorRT
+    would refuse, miscompute or leave in float.
     """
-    layers: list[dict[str, Any]] = []
-    counts: dict[str, dict[str, int]] = {}
+    asked, watch = asked or Asked(), progress or Silent()
+    inputs = _one_batch(subject)
+    seen: dict[str, _Seen] = {}
     refused: dict[str, str] = {}
     for name in RUNTIMES.names():
+        watch.say(f"look into {name}")
         try:
-            found = _layers(subject, name)
-        except FettleError as error:
+            found = _look(subject, name, inputs, asked)
+        except (FettleError, RuntimeError) as error:
             refused[name] = str(error)
             continue
-        counts[name] = dict(Counter(layer.precision for layer in found))
-        layers += [
-            {"name": x.name, "op": x.op, "shape": list(x.shape), "precision": {name: x.precision}}
-            for x in found
-        ]
+        if found is not None:
+            seen[name] = found
+    told = {name: found.layers for name, found in seen.items()}
+    layers = layers_of(subject.path, inputs, told)
     return {
         "subject": subject.name,
         "parameters": parameters_of(subject.path),
-        "macs": _or_none(subject),
+        "macs": _macs(subject),
         "sparsity": sparsity_of(subject.path),
         "size_bytes": measure.onnx_bytes(subject.path),
         "operators": operators_of(subject.path),
-        "precisions": counts,
-        "layers": layers,
+        "precisions": {name: dict(Counter(x.precision for x in t)) for name, t in told.items()},
+        "layers": [layer.to_json() for layer in layers],
+        "engine_layers": {name: [_json(x) for x in t] for name, t in told.items()},
+        "unfused": _unfused(subject, layers),
         "refused": refused,
-        "lint": [],
+        "lint": [finding.to_json() for finding in lint(subject.path)],
+        "profile": {name: found.profile for name, found in seen.items() if found.profile},
+        "saturation": _saturation(subject, watch) if asked.saturation else None,
+        "trtexec": _trtexec(subject) if asked.trtexec else None,
         "machine": machine_json(),
     }
 
 
-def _layers(subject: Subject, name: str) -> list[LayerPrecision]:
-    runtime = RUNTIMES.make(name)
+def _look(subject: Subject, name: str, inputs: Arrays, asked: Asked) -> _Seen | None:
+    """Return what an engine tells, or None where it takes another kind of model."""
+    runtime = RUNTIMES.make(name, threads=asked.threads)
     assert isinstance(runtime, Runtime)
     model = subject.path if runtime.takes == "onnx" else subject.module
     if model is None:
-        return []
+        return None
     missing = runtime.supports()
     if missing:
         raise ModelError(missing)
     lowering = subject.lowering(runtime) if runtime.takes == "onnx" else ()
     session = runtime.build(model, lowering)
     try:
-        return [layer for layer in session.layers() if layer.computes]
+        layers = [layer for layer in session.layers() if layer.computes]
+        return _Seen(layers, _profile(subject, session, inputs, asked))
     finally:
         session.close()
 
 
-def _or_none(subject: Subject) -> int | None:
+def _profile(
+    subject: Subject, session: Session, inputs: Arrays, asked: Asked
+) -> dict[str, Any] | None:
+    if not asked.profile:
+        return None
+    peaks = peaks_of(asked.threads or usable_threads())
+    return profile(subject.path, session, inputs, peaks, _RUNS).to_json()
+
+
+def _one_batch(subject: Subject) -> Arrays:
+    """Return one example, or the batch that the file is bound to."""
+    fixed = [s.shape[0] for s in input_specs(subject.path) if s.shape[:1] > (0,)]
+    return subject.batch(min(fixed, default=1))
+
+
+def _macs(subject: Subject) -> int | None:
     """Return the multiply-accumulates, or None where a free shape hides them."""
     try:
         return macs_of(subject.path, {k: (1, *v.shape[1:]) for k, v in subject.inputs.items()})
     except FettleError:
         return None
+
+
+def _json(layer: LayerPrecision) -> dict[str, Any]:
+    return {
+        "name": layer.name,
+        "op": layer.op,
+        "precision": layer.precision,
+        "shape": list(layer.shape),
+    }
+
+
+def _unfused(subject: Subject, layers: list[Layer]) -> dict[str, list[dict[str, str]]]:
+    return unfused(layers) if subject.quantized else {}
+
+
+def _saturation(subject: Subject, progress: Reporter) -> dict[str, Any] | None:
+    """Return what saturates without VNNI, or why that can't be told; None without INT8 layers."""
+    if not subject.quantized:
+        return None
+    progress.say("emulate the sums of a processor without VNNI")
+    try:
+        return saturation_of(subject.path, subject.batch(8)).to_json()
+    except (FettleError, RuntimeError) as error:
+        return {"warning": f"saturation can't be told: {error}"}
+
+
+def _trtexec(subject: Subject) -> dict[str, str]:
+    from fettle.runtimes.tensorrt import TensorRt
+
+    return TensorRt().trtexec(subject.path)
