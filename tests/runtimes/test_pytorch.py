@@ -42,9 +42,17 @@ def test_compiling_without_a_compiler_names_what_to_install(monkeypatch):
         runtime(mode="compiled").build(net())
 
 
-def test_it_sets_the_number_of_threads_while_it_runs():
-    runtime(threads=2).build(net()).run({"input": X})
-    assert torch.get_num_threads() == 2
+def test_threads_are_set_while_it_runs_and_given_back():
+    seen = []
+
+    class Looks(nn.Module):
+        def forward(self, x):
+            seen.append(torch.get_num_threads())
+            return x * 2
+
+    runtime(threads=2).build(Looks()).run({"input": X})
+    assert seen == [2]
+    assert torch.get_num_threads() == 1
 
 
 def test_layers_tell_the_type_of_their_weights():
