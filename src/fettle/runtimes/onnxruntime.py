@@ -55,8 +55,9 @@ class OnnxRuntime(Runtime):
 
     goal: Annotated[
         str,
-        Choice("latency", "throughput"),
-        "all threads for one run at a time, or one thread for each of several runs at once",
+        Choice("latency", "shared", "throughput"),
+        "all threads for one run, waiting busily for the next; or asleep meanwhile, where other"
+        " work shares the processors; or one thread for each of several runs at once",
     ] = "latency"
     cached: Annotated[
         bool, Choice(False, True), "keep what was optimized on disk, for a faster start"
@@ -99,6 +100,8 @@ class OnnxRuntime(Runtime):
         options.intra_op_num_threads = 1 if self.goal == "throughput" else threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 4
+        if self.goal == "shared":
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # Idle pools must not spin while another engine is being measured in the same process.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         return options

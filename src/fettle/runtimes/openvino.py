@@ -160,9 +160,11 @@ class OpenVinoSession(Session):
         """
         inputs = match_inputs(self.inputs, inputs)
         with kept_signal_stack():
-            request = self._compiler.compile(PERF_COUNT="YES").create_infer_request()
-            found = [_times(request, inputs) for _ in range(runs)]
-            del request
+            timed = self._compiler.compile(PERF_COUNT="YES")
+            names = dict(zip(_names(timed), _names(self._requests.compiled()), strict=True))
+            request = timed.create_infer_request()
+            found = [_times(request, inputs, names) for _ in range(runs)]
+            del request, timed
         medians = np.median([[time.ms for time in times] for times in found], axis=0)
         return [replace(t, ms=float(ms)) for t, ms in zip(found[0], medians, strict=True)]
 
@@ -175,10 +177,19 @@ class OpenVinoSession(Session):
             self.close()
 
 
-def _times(request: Any, inputs: Arrays) -> list[LayerTime]:
+def _names(compiled: Any) -> list[str]:
+    """Return the names of the layers; OpenVINO numbers some of them anew each time it compiles."""
+    return [layer.get_friendly_name() for layer in compiled.get_runtime_model().get_ordered_ops()]
+
+
+def _times(request: Any, inputs: Arrays, names: dict[str, str]) -> list[LayerTime]:
     request.infer(dict(inputs), share_inputs=True)
     return [
-        LayerTime(info.node_name, info.node_type, 1000 * info.real_time.total_seconds())
+        LayerTime(
+            names.get(info.node_name, info.node_name),
+            info.node_type,
+            1000 * info.real_time.total_seconds(),
+        )
         for info in request.get_profiling_info()
     ]
 
