@@ -54,9 +54,19 @@ def test_a_model_that_fails_at_run_time_is_told(make_onnx):
     path = make_onnx(nodes, {"w": W}, {"x": ["batch", "free"]})
     asked = {"model": str(path), "runtime": "onnxruntime", "knobs": {}, "lowering": [],
              "batch": 1, "shapes": {}, "runs": 1}  # fmt: skip
-    assert "can't run the model" in probe(asked)["refused"]
+    assert "MatMul" in probe(asked)["refused"]
     told = probe({**asked, "shapes": {"x": [1024]}})
     assert told["bytes"]["peak"] >= told["bytes"]["baseline"] > 0
+
+
+def test_what_an_engine_throws_is_told(product, monkeypatch):
+    def throws(*_):
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(type(RUNTIMES.make("onnxruntime")), "build", throws)
+    asked = {"model": str(product), "runtime": "onnxruntime", "knobs": {}, "lowering": [],
+             "batch": 1, "shapes": {}, "runs": 1}  # fmt: skip
+    assert probe(asked) == {"refused": "onnxruntime can't run the model: out of luck"}
 
 
 def test_a_runtime_is_needed(product):
@@ -86,5 +96,7 @@ def test_a_system_without_proc_tells_the_peak_only(product, monkeypatch, tmp_pat
 
 
 def test_the_high_water_mark_is_at_least_what_is_held_now():
+    """But for the pages by which the kernel's two counters may lag."""
     held = np.ones(8_000_000)
-    assert high_water() >= psutil.Process().memory_info().rss >= held.nbytes
+    assert high_water() >= 0.99 * psutil.Process().memory_info().rss
+    assert high_water() >= held.nbytes
