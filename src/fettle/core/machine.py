@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-_FLAGS = {
-    "avx2": "avx2",
-    "fma": "fma",
-    "avx512f": "avx512f",
-    "avx512_vnni": "avx512_vnni",
-    "avx_vnni": "avx_vnni",
-    "avx512_bf16": "avx512_bf16",
-    "amx_int8": "amx_int8",
-    "amx_bf16": "amx_bf16",
-    "asimddp": "arm_dotprod",
-    "i8mm": "arm_i8mm",
-    "bf16": "arm_bf16",
-}
+from fettle.core._cgroup import cpu_quota
+from fettle.core._cpu import Details, Processor, elsewhere, on_macos
+from fettle.core._cpu_linux import on_linux
+
+_DOT_PRODUCTS = {"avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8", "arm_dotprod"}
 PACKAGES = (
     "fettle",
     "torch",
@@ -46,17 +37,36 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Machine:
-    """The processor, the instruction sets that matter to inference, and the usable threads."""
+    """The processor, the instruction sets that matter to inference, and the usable threads.
+
+    Attributes:
+        cpu: the processor's name.
+        arch: its family, as the system calls it: "x86_64", "aarch64", "arm64" …
+        isa: what all of its cores have.
+        threads: how many this process may keep busy; see `usable_threads`.
+        details: cores, caches, memory and limits.
+    """
 
     cpu: str
     arch: str
     isa: tuple[str, ...]
     threads: int
+    details: Details = field(default_factory=Details)
 
     @property
     def has_vnni(self) -> bool:
         """Whether 8-bit products are summed in 32 bits at once (no 16-bit saturation)."""
-        return bool({"avx512_vnni", "avx_vnni", "amx_int8", "arm_dotprod"} & set(self.isa))
+        return bool(_DOT_PRODUCTS & set(self.isa))
+
+    @property
+    def has_bf16(self) -> bool:
+        """Whether products of bfloat16 have instructions of their own."""
+        return bool({"avx512_bf16", "amx_bf16", "arm_bf16"} & set(self.isa))
+
+    @property
+    def has_fp16(self) -> bool:
+        """Whether products of float16 have instructions of their own."""
+        return bool({"avx512_fp16", "amx_fp16", "arm_fp16"} & set(self.isa))
 
     @property
     def is_x86(self) -> bool:
@@ -70,24 +80,32 @@ class Machine:
             "arch": self.arch,
             "isa": list(self.isa),
             "threads": self.threads,
+            **asdict(self.details),
+            "cache_bytes": dict(self.details.cache_bytes),
         }
 
 
 @cache
 def this_machine() -> Machine:
     """Describe the machine that this process runs on."""
-    info = _cpuinfo()
-    flags = set(info.get("flags", info.get("Features", "")).split())
-    isa = tuple(name for flag, name in _FLAGS.items() if flag in flags)
-    cpu = info.get("model name") or platform.processor() or platform.machine()
-    return Machine(cpu, platform.machine(), isa, usable_threads())
+    found = _processor(platform.system())
+    cpu = found.name or platform.processor() or platform.machine()
+    return Machine(cpu, platform.machine(), found.isa, usable_threads(), found.details)
 
 
 def usable_threads() -> int:
-    """Return how many processors this process may use."""
+    """Return how many threads this process may keep busy.
+
+    These are the processors that it may run on, and no more than the control group's quota has
+    time for: a container limited to 1.5 processors gets 1, for with more it would be stopped in
+    the middle of a run, which is slower and spoils every percentile.
+    """
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        processors = len(os.sched_getaffinity(0))
+    else:
+        processors = os.cpu_count() or 1
+    quota = cpu_quota()
+    return processors if quota is None else max(1, min(processors, int(quota)))
 
 
 def versions() -> dict[str, str]:
@@ -102,10 +120,7 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _cpuinfo() -> dict[str, str]:
-    path = Path("/proc/cpuinfo")
-    if not path.exists():
-        return {}
-    first = path.read_text(encoding="utf-8").split("\n\n")[0]
-    pairs = (line.split(":", 1) for line in first.splitlines() if ":" in line)
-    return {key.strip(): value.strip() for key, value in pairs}
+def _processor(system: str) -> Processor:
+    if system == "Linux":
+        return on_linux()
+    return on_macos() if system == "Darwin" else elsewhere()

@@ -89,8 +89,8 @@ class Saturation:
         worst = max(self.layers, key=lambda layer: layer.change)
         kept = "" if self.agreement is None else f", top-1 agreement {self.agreement:.1%}"
         return (
-            f"without VNNI {100 * self.share:.3g}% of the sums of two products saturate{kept}; worst is"
-            f" `{worst.name}`, whose output moves by {worst.change:.1%};"
+            f"without VNNI {100 * self.share:.3g}% of the sums of two products saturate{kept};"
+            f" worst is `{worst.name}`, whose output moves by {worst.change:.1%};"
             " use `graph.lower_ort_x86_7bit` there"
         )
 
