@@ -124,6 +124,12 @@ def test_the_lowering_for_onnxruntime_is_not_for_tensorrt():
     assert worse(lowered) & {"zero-point", "unsigned-activations"}
 
 
+def test_unsigned_activations_with_zero_point_0_would_be_computed_wrongly():
+    """As NNCF's files have them, and what OpenVINO is given."""
+    lowered = PASSES.make("graph.lower_openvino_rectified")(ir.load(sample().master))
+    assert worse(lowered) - {"quantized-branch"} == {"unsigned-activations"}
+
+
 def test_half_precision_is_clean():
     assert worse(PASSES.make("graph.half")(ir.load(sample().onnx), sample().task)) == set()
 

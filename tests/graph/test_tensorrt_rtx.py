@@ -156,6 +156,13 @@ def test_onnxruntimes_lowering_is_refused_as_the_linter_says(sample):
     assert build(lowered).stage == "parse"
 
 
+def test_what_the_linter_calls_wrong_is_built_without_a_word(sample):
+    lowered = PASSES.make("graph.lower_openvino_rectified")(ir.load(sample.master))
+    made = build(lowered)
+    assert (made.stage, made.errors, made.quantized) == ("done", [], {"INT8"})
+    assert "wrong" in {finding.severity for finding in lint(lowered)}
+
+
 def test_an_encoder_multiplies_in_integers(sample):
     from fettle.core.shelf import TECHNIQUES
 

@@ -168,6 +168,14 @@ def test_each_shape_is_captured_once(session, machine):
     assert machine.driver.calls.count("cuGraphLaunch") == 5
 
 
+def test_of_many_shapes_those_used_last_are_kept(session, machine):
+    for batch in (*range(1, 13), 12, 1):
+        found = session.run(sample().inputs(batch))["logits"]
+        np.testing.assert_allclose(found, sample().expected[:batch], rtol=1e-3, atol=1e-3)
+    assert machine.driver.calls.count("cuStreamBeginCapture_v2") == 13  # 1 was dropped meanwhile
+    assert len(machine.driver.graphs) == 8
+
+
 def test_what_cant_be_captured_runs_plainly(machine):
     machine.install(fail=["cuStreamBeginCapture_v2"])
     session = runtime().build(sample().onnx)
@@ -361,8 +369,7 @@ def test_trtexec_is_told_the_profile_and_a_path_with_spaces():
 def test_the_commands_for_a_file_are_told_where_there_is_no_gpu():
     found = runtime(batch=4, largest_batch=16, workspace_mb=512).trtexec(sample().master)
     assert list(found) == ["8.x", "10.x", "11.x"]
-    assert "--int8" in found["8.x"]
-    assert "--workspace=512" in found["8.x"]
+    assert "--int8 --fp16 --workspace=512" in found["8.x"]
     assert "--optShapes=input:4x1x8x8 --maxShapes=input:16x1x8x8" in found["11.x"]
     assert "--noTF32" in runtime().trtexec(sample().onnx)["11.x"]
     with pytest.raises(ModelError, match="missing"):

@@ -1,11 +1,11 @@
-"""An engine at work: own stream, own memory, one CUDA graph for each shape that comes."""
+"""An engine at work: own stream, own memory, a CUDA graph for each shape that comes."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
 import time
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,12 @@ from fettle.core.arrays import Arrays, TensorSpec
 from fettle.core.errors import InputError, ModelError
 from fettle.runtimes._runtime import LayerPrecision, LayerTime, Session, match_inputs
 from fettle.runtimes._tensorrt_building import Log, Plan
-from fettle.runtimes._tensorrt_cuda import Buffer, Cuda, CudaError, Graph, Stream, Timer
+from fettle.runtimes._tensorrt_cuda import Buffer, Cuda, Stream, Timer
 from fettle.runtimes._tensorrt_layers import EngineLayer, precisions, read_layers
+from fettle.runtimes._tensorrt_shaped import Shaped, Shapes
 
 _WARM_MS = 200.0
-Shapes = tuple[tuple[str, tuple[int, ...]], ...]
+_MOST_SHAPES = 8  # each holds a context with memory of its own; the one used longest ago goes
 
 
 class TensorRtSession(Session):
@@ -32,10 +33,8 @@ class TensorRtSession(Session):
         self._engine = self._runtime.deserialize_cuda_engine(engine)
         if self._engine is None:
             raise ModelError(f"TensorRT can't load the engine: {self._log.last()}")
-        self._context = self._engine.create_execution_context()
         self._stream = Stream(cuda)
-        self._graphs: dict[Shapes, Graph | None] = {}
-        self._shapes: Shapes = ()
+        self._shaped: OrderedDict[Shapes, Shaped] = OrderedDict()
         self.inputs, self.outputs = self._specs(trt.TensorIOMode.INPUT), self._specs(None)
         self._largest = {s.name: plan.shapes(s.shape)[2] for s in self.inputs}
         self._buffers = self._reserve()
@@ -45,9 +44,9 @@ class TensorRtSession(Session):
         inputs = self._checked(inputs)
         with self._lock:
             self._cuda.use()
-            self._load(inputs)
-            self._launch()
-            sizes = self._start_downloads()
+            shaped = self._load(inputs)
+            shaped.launch(self._stream)
+            sizes = self._start_downloads(shaped)
             self._stream.wait()
             return {spec.name: self._output(spec, *sizes[spec.name]) for spec in self.outputs}
 
@@ -59,14 +58,14 @@ class TensorRtSession(Session):
         inputs = self._checked(inputs)
         with self._lock:
             self._cuda.use()
-            self._load(inputs)
+            shaped = self._load(inputs)
             until = time.perf_counter() + _WARM_MS / 1000
             while time.perf_counter() < until:
-                self._launch()
+                shaped.launch(self._stream)
                 self._stream.wait()
             timer = Timer(self._cuda, self._stream)
             try:
-                return [self._timed(timer) for _ in range(runs)]
+                return [self._timed(shaped, timer) for _ in range(runs)]
             finally:
                 timer.free()
 
@@ -86,12 +85,12 @@ class TensorRtSession(Session):
         spent: dict[str, list[float]] = defaultdict(list)
         with self._lock:
             self._cuda.use()
-            self._load(inputs)
-            self._context.profiler = _profiler(self._trt, spent)
+            shaped = self._load(inputs)
+            shaped.context.profiler = _profiler(self._trt, spent)
             for _ in range(runs):
-                self._enqueue()
+                shaped.enqueue(self._stream)
                 self._stream.wait()
-            self._context.profiler = None
+            self._drop(self._shapes_of(inputs))  # a context keeps a profiler that it was given
         kinds = {layer.name: layer.kind for layer in self.engine_layers()}
         return [LayerTime(n, kinds.get(n, ""), float(np.median(ms))) for n, ms in spent.items()]
 
@@ -101,11 +100,13 @@ class TensorRtSession(Session):
             return
         self._cuda.use()
         self._stream.wait()
-        graphs = [graph for graph in self._graphs.values() if graph is not None]
-        for held in (*graphs, *self._buffers.values(), self._stream):
-            held.free()  # type: ignore[attr-defined]  # each of the three kinds has it
-        self._graphs, self._buffers = {}, {}
-        self._context = self._engine = self._runtime = None
+        for shapes in list(self._shaped):
+            self._drop(shapes)
+        for buffer in self._buffers.values():
+            buffer.free()
+        self._stream.free()
+        self._buffers = {}
+        self._engine = self._runtime = None
         self._cuda.release()
 
     def __del__(self) -> None:
@@ -140,12 +141,11 @@ class TensorRtSession(Session):
         return inputs
 
     def _reserve(self) -> dict[str, Buffer]:
-        """Allocate all tensors for the largest shapes and tell the engine where they are."""
-        for name, shape in self._largest.items():
-            self._context.set_input_shape(name, shape)
+        """Allocate all tensors for the largest shapes."""
+        sizing = Shaped(self._engine, tuple(self._largest.items()), self._log)
         buffers = {}
         for spec in (*self.inputs, *self.outputs):
-            shape = tuple(self._context.get_tensor_shape(spec.name))
+            shape = sizing.shape(spec.name)
             if min(shape, default=1) < 0:
                 raise ModelError(
                     f"the output `{spec.name}` has a shape that depends on the data, which a CUDA"
@@ -153,56 +153,43 @@ class TensorRtSession(Session):
                 )
             size = max(1, int(np.prod(shape))) * np.dtype(spec.dtype).itemsize
             buffers[spec.name] = Buffer(self._cuda, size)
-            self._context.set_tensor_address(spec.name, buffers[spec.name].address)
+        sizing.free()
         return buffers
 
-    def _load(self, inputs: Arrays) -> None:
-        """Bring the inputs to the device, and their shapes to the engine where they changed."""
-        shapes = tuple((name, inputs[name].shape) for name in self._largest)
-        if shapes != self._shapes:
-            for name, shape in shapes:
-                self._context.set_input_shape(name, shape)
-            self._shapes = shapes
+    def _load(self, inputs: Arrays) -> Shaped:
+        """Bring the inputs to the device; return what runs their shapes."""
         for name in self._largest:
             array, buffer = np.ascontiguousarray(inputs[name]), self._buffers[name]
             buffer.host[: array.nbytes] = array.reshape(-1).view(np.uint8)
             buffer.upload(array.nbytes, self._stream.handle)
+        shapes = self._shapes_of(inputs)
+        if shapes not in self._shaped:
+            shaped = Shaped(self._engine, shapes, self._log)
+            addresses = {name: buffer.address for name, buffer in self._buffers.items()}
+            shaped.ready(addresses, self._stream)
+            self._shaped[shapes] = shaped
+        self._shaped.move_to_end(shapes)
+        if len(self._shaped) > _MOST_SHAPES:
+            self._drop(next(iter(self._shaped)))
+        return self._shaped[shapes]
 
-    def _launch(self) -> None:
-        """Run the engine: as a graph, or plainly where it can't be captured."""
-        if self._shapes not in self._graphs:
-            self._enqueue()  # what it sets up on the first run can't be captured
-            self._stream.wait()
-            self._graphs[self._shapes] = self._captured()
-        graph = self._graphs[self._shapes]
-        if graph is None:
-            self._enqueue()
-        else:
-            graph.launch()
+    def _shapes_of(self, inputs: Arrays) -> Shapes:
+        return tuple((name, inputs[name].shape) for name in self._largest)
 
-    def _captured(self) -> Graph | None:
-        try:
-            with self._stream.capture() as graph:
-                self._enqueue()
-        except (CudaError, ModelError):  # loops and the like wait for the host
-            return None
-        return graph
+    def _drop(self, shapes: Shapes) -> None:
+        self._shaped.pop(shapes).free()
 
-    def _enqueue(self) -> None:
-        if not self._context.execute_async_v3(self._stream.handle.value):
-            raise ModelError(f"TensorRT can't run the engine: {self._log.last()}")
-
-    def _timed(self, timer: Timer) -> float:
+    def _timed(self, shaped: Shaped, timer: Timer) -> float:
         timer.start()
-        self._launch()
+        shaped.launch(self._stream)
         timer.stop()
         return timer.milliseconds()
 
-    def _start_downloads(self) -> dict[str, tuple[tuple[int, ...], int]]:
+    def _start_downloads(self, shaped: Shaped) -> dict[str, tuple[tuple[int, ...], int]]:
         """Let the stream bring the outputs; return the shape and the bytes of each."""
         sizes = {}
         for spec in self.outputs:
-            shape = tuple(self._context.get_tensor_shape(spec.name))
+            shape = shaped.shape(spec.name)
             size = int(np.prod(shape)) * np.dtype(spec.dtype).itemsize
             self._buffers[spec.name].download(size, self._stream.handle)
             sizes[spec.name] = (shape, size)
