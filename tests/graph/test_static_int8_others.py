@@ -270,3 +270,31 @@ def test_a_state_that_the_data_lacks_is_named():
         pytest.skip(f"the benchmark data is not at {DATA}")
     with pytest.raises(DataError, match="input_3"):
         quantized(onnx.load(path), Inputs(input_2=FOREIGN["dtln_1"]["input_2"]))
+
+
+@pytest.mark.parametrize("last", ["Concat", "Conv"])
+def test_what_becomes_tokens_stays_in_float_and_what_is_only_shuffled_does_not(last):
+    """OpenVINO computes a ViT wrongly where tokens in float meet quantized ones."""
+    shape = {"Concat": [0, 4, 49], "Conv": [0, 2, 2, 7, 7]}[last]
+    order = {"Concat": [0, 2, 1], "Conv": [0, 2, 1, 3, 4]}[last]
+    end = {
+        "Concat": [("Concat", ["first", "t"], ["k"], {"axis": 1}), ("MatMul", ["k", "u"], ["y"])],
+        "Conv": [("Reshape", ["t", "back"], ["r"]), ("Conv", ["r", "v"], ["y"])],
+    }[last]
+    proto = model_of(
+        [
+            ("Conv", ["x", "w"], ["c"]),
+            ("Reshape", ["c", "shape"], ["s"]),
+            ("Transpose", ["s"], ["t"], {"perm": order}),
+            *end,
+        ],
+        {
+            "w": normal(4, 3, 2, 2), "v": normal(5, 4, 1, 1), "u": normal(4, 2),
+            "first": normal(8, 1, 4), "shape": np.array(shape), "back": np.array([0, 4, 7, 7]),
+        },
+        {"x": [8, 3, 8, 8]}, ["y"],
+    )  # fmt: skip
+    result = quantized(proto, Inputs(x=normal(8, 3, 8, 8)))
+    found = {n.inputs[0].name for n in result.graph if n.op_type == "QuantizeLinear"}
+    assert ("c" in found) == (last == "Conv")
+    assert {"Concat": "k", "Conv": "r"}[last] in found

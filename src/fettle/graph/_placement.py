@@ -9,7 +9,8 @@ can run in integers asks for quantized inputs, and a tensor is quantized, once, 
 - what only moves values asks when its result is asked for, and all its tensors share one scale;
 - the output of a convolution, with the rectifier behind it, is always quantized, since
   onnxruntime fuses a convolution only between two quantized tensors; but a model's output never
-  is, nor what goes into a layer norm (OpenVINO computes a Swin wrongly behind such a one).
+  is, nor what goes into a layer norm or becomes a transformer's tokens (OpenVINO computes a Swin
+  and a ViT wrongly behind such a one).
 
 What a convolution or a combination makes is quantized for all of its readers; any other tensor
 only for those that ask, so that a shortcut around them stays in float.
@@ -60,6 +61,8 @@ MOVERS = {
     "DepthToSpace",
     "SpaceToDepth",
 }
+_VIEWS = {"Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"}
+_JOINS = {"Concat", "Add", "Sum"}
 LAYER_NORMS = {"LayerNormalization", "RMSNormalization", "MeanVarianceNormalization"}
 _ALL_INPUTS = {"Add", "Mul", "Sum", "Concat"}  # any other acts on its first input
 _DESCENDING = RECTIFIERS | COMBINERS | MOVERS | {"BatchNormalization"}
@@ -132,7 +135,7 @@ def place(
     for node in reversed(list(graph)):
         if node in placement.layers:
             placement.ask(node, 0)
-            if node.op_type in CONVOLUTIONS and not _feeds_layer_norm(_tail(node)):
+            if node.op_type in CONVOLUTIONS and not _leaves_integers(_tail(node), region):
                 placement.ask_for_all(_tail(node), graph)
         elif between_activations and _multiplies_activations(node) and not leave(node):
             placement.ask(node, 0, 1)
@@ -228,6 +231,21 @@ def _tail(node: ir.Node) -> ir.Value:
         if len(users) == 1 and users[0].op_type in following and not value.is_graph_output():
             value = users[0].outputs[0]
     return value
+
+
+def _leaves_integers(value: ir.Value, region: set[ir.Value]) -> bool:
+    return _feeds_layer_norm(value) or _becomes_tokens(value, region)
+
+
+def _becomes_tokens(value: ir.Value, region: set[ir.Value], turned: bool = False) -> bool:
+    """Say whether `value` is turned, and then joined with or added to floats."""
+    for node in value.consumers():
+        if node.op_type in _VIEWS:
+            if _becomes_tokens(node.outputs[0], region, turned or node.op_type == "Transpose"):
+                return True
+        elif turned and node.op_type in _JOINS and node.outputs[0] not in region:
+            return True
+    return False
 
 
 def _feeds_layer_norm(value: ir.Value) -> bool:

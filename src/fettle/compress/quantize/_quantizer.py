@@ -13,7 +13,8 @@ quantized inputs, and a tensor is quantized, once, when somebody asks for it.
   stay in float;
 - the output of a convolution (with its batch norm and ReLU) is always quantized, because
   onnxruntime fuses a convolution only between two quantized tensors; but a model's output never
-  is, nor what goes into a layer norm (OpenVINO computes a Swin wrongly behind such a one).
+  is, nor what goes into a layer norm or becomes a transformer's tokens (OpenVINO computes a Swin
+  and a ViT wrongly behind such a one).
 """
 
 from __future__ import annotations
@@ -86,6 +87,8 @@ VIEWS = {
     _aten.contiguous.default,
 }
 
+TURNS = {_aten.permute.default, _aten.transpose.int}  # those of VIEWS that change the order
+_JOINS = {_aten.cat.default, _aten.add.Tensor, _aten.add_.Tensor}
 LAYER_NORMS = {_aten.layer_norm.default, _aten.rms_norm.default}
 
 # Their other inputs are parameters or indices, no activations.
@@ -173,6 +176,17 @@ def _feeds_layer_norm(node: Node) -> bool:
     )
 
 
+def _becomes_tokens(node: Node, region: set[Node], turned: bool = False) -> bool:
+    """Say whether what `node` makes is turned, and then joined with or added to floats."""
+    for user in node.users:
+        if user.target in VIEWS:
+            if _becomes_tokens(user, region, turned or user.target in TURNS):
+                return True
+        elif turned and user.target in _JOINS and user not in region:
+            return True
+    return False
+
+
 def _is_centre(node: Node) -> bool:
     """Say whether `node` is the mean that a layer norm subtracts."""
     return node.target is _aten.mean.dim and any(
@@ -193,7 +207,9 @@ def _wanted(nodes: list[Node], region: set[Node]) -> set[Node]:
         if node.target in CONVOLUTIONS | LINEARS and _has_weight(node):
             wanted.add(_operands(node)[0])
         if node.target in CONVOLUTIONS and _has_weight(node):
-            wanted.update(tail for tail in (tail_of(node),) if not _feeds_layer_norm(tail))
+            tail = tail_of(node)
+            if not _feeds_layer_norm(tail) and not _becomes_tokens(tail, region):
+                wanted.add(tail)
         elif node in region and node.target in COMBINERS | MOVERS:
             wanted.update(tensor_inputs(node))
             if node.target in MOVERS:
