@@ -152,7 +152,8 @@ def test_how_a_machine_is_laid_out(tmp_path):
         files[f"{cpu}/cpu{i}/cpufreq/scaling_governor"] = "powersave\n"
     assert on_linux(kernel(tmp_path, files)).details == Details(
         cores=1, logical=2, sockets=1, numa_nodes=1,
-        cache_bytes=(("l1d", 1 << 15), ("l2", 1 << 20)), memory_bytes=1 << 24, cpu_quota=1.5, governor="powersave", turbo=False, virtual=True,
+        cache_bytes=(("l1d", 1 << 15), ("l2", 1 << 20)), memory_bytes=1 << 24,
+        cpu_quota=1.5, governor="powersave", turbo=False, virtual=True,
     )  # fmt: skip
 
 
