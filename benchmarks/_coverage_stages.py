@@ -69,7 +69,8 @@ def pruning(subject: Subject, folder: Path) -> Found:
     models.save(pruned, folder / "pruned")
     inputs = [torch.from_numpy(a) for a in task.example_inputs(2).values()]
     with torch.inference_mode():
-        same = torch.equal(pruned(*inputs), models.open(folder / "pruned")(*inputs))
+        pair = pruned(*inputs), models.open(folder / "pruned")(*inputs)
+        same = torch.allclose(*pair, rtol=1e-4, atol=1e-5)  # kernels may follow the alignment
     if not same:
         raise ValueError("opened again it computes something else")
     export_onnx(pruned, task, folder / "narrow")
