@@ -1,3 +1,6 @@
+import gc
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -5,6 +8,7 @@ import pytest
 
 from fettle.core.errors import ModelError, UnknownName
 from fettle.core.shelf import RUNTIMES
+from fettle.runtimes import _lowering
 from fettle.runtimes._lowering import lowered
 from fettle.testing import sample
 
@@ -49,3 +53,29 @@ def test_weights_beside_the_file_are_taken_along(tmp_path):
 def _lowered_outputs(path):
     session = RUNTIMES.make("onnxruntime", threads=1).build(path, ("graph.lower_ort_x86",))
     return next(iter(session.run(sample().inputs(8)).values()))
+
+
+def test_a_graph_too_large_for_bytes_lies_on_disk_while_it_is_held(monkeypatch):
+    monkeypatch.setattr(_lowering, "_LARGEST", 1000)
+    path = lowered(sample().master, ["graph.lower_ort_x86"])
+    folder = Path(str(path)).parent
+    assert isinstance(path, Path)
+    onnx.checker.check_model(str(path), full_check=True)
+    assert path.stat().st_size < sum(file.stat().st_size for file in folder.iterdir())
+    del path
+    gc.collect()
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_an_engine_runs_a_graph_that_is_too_large_for_bytes(engine, monkeypatch):
+    runtime = RUNTIMES.make(engine, threads=1)
+    if runtime.supports() is not None:
+        pytest.skip(runtime.supports())
+    steps = ("graph.lower_ort_x86",)
+    expected = runtime.build(sample().master, steps).run(sample().inputs(8))["logits"]
+    monkeypatch.setattr(_lowering, "_LARGEST", 1000)
+    session = runtime.build(sample().master, steps)
+    gc.collect()  # its files are gone by now
+    np.testing.assert_array_equal(session.run(sample().inputs(8))["logits"], expected)
+    assert session.layers()

@@ -30,7 +30,12 @@ _CONVERSIONS = {"DynamicQuantizeLinear", "DequantizeLinear"}
 _INDEXES = {"Shape", "Size", "NonZero", "ArgMax", "ArgMin"}
 _TRUTHS = {"Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Not", "And", "Or", "IsNaN"}
 _BLOCKED = "_nchwc"  # what onnxruntime appends to the output's name, for a convolution it reordered
-_ALWAYS = ((_TRUTHS, int(TensorProto.BOOL)), (_INDEXES, int(TensorProto.INT64)))
+_ALWAYS = (
+    (_TRUTHS, int(TensorProto.BOOL)),
+    (_INDEXES, int(TensorProto.INT64)),
+    ({"DynamicQuantizeLinear"}, int(TensorProto.UINT8)),
+    ({"MatMulInteger", "ConvInteger"}, int(TensorProto.INT32)),
+)
 _DECIDING = {  # which input's type the output has
     "QuantizeLinear": 2,
     "DequantizeLinear": 1,
