@@ -29,7 +29,7 @@ from fettle.measure.latency import (
     twin_of,
 )
 from fettle.measure.macs import LayerMacs, layer_macs, macs_of, parameters_of
-from fettle.measure.memory import Footprint, PeakMemory, peak_memory
+from fettle.measure.memory import Footprint, peak_memory
 from fettle.measure.noninferiority import drop_of, mean_score, proportion_interval, verdict_of
 from fettle.measure.operators import operators_of
 from fettle.measure.quality import Agreement, agreement, outputs_of, run_batch, scores_of
@@ -50,7 +50,6 @@ __all__ = [
     "Load",
     "Metric",
     "Offline",
-    "PeakMemory",
     "Plan",
     "Pool",
     "Ratio",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +54,7 @@ def summary(samples: Samples) -> dict[str, Any]:
     }
 
 
-def describe(blocks: Any, builds: tuple[int, ...] = ()) -> dict[str, Any]:
+def describe(blocks: Sequence[np.ndarray], builds: Sequence[int] = ()) -> dict[str, Any]:
     """Return percentiles, mean, n and their intervals of blocks of samples, one array a round."""
     values = np.concatenate(blocks)
     found: dict[str, Any] = {}

@@ -38,9 +38,6 @@ class Footprint:
         return asdict(self)
 
 
-PeakMemory = Footprint
-
-
 def peak_memory(subject: Artifact, runs: int = 5, timeout_seconds: float = SECONDS) -> Footprint:
     """Return the memory of a fresh process that runs the artifact `runs` times.
 
