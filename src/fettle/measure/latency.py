@@ -12,9 +12,9 @@ not counted.
 
 Sessions of one model differ by where their memory came to lie: the standard deviation between
 eight sessions of one file was 0.6 to 0.8 % for ResNet-20 in float and 5 to 8 % for INT8 networks in
-OpenVINO, where the same session against itself showed none (on a busy machine). No number of rounds averages that
-away. So a subject that brings `rebuild` is timed with several sessions, a few rounds each, and
-`ratio` takes its interval from the spread between them.
+OpenVINO, where the same session against itself showed none (on a busy machine). No number of
+rounds averages that away. So a subject that brings `rebuild` is timed with several sessions, a few
+rounds each, and `ratio` takes its interval from the spread between them.
 
 Example:
     >>> subjects = [Subject("a", lambda: sum(range(99))), Subject("b", lambda: sum(range(999)))]
