@@ -13,8 +13,11 @@ Batches = Sequence[np.ndarray]
 _TRANSFORMER = "LayerNormalization"
 
 
-def by_onnxruntime(model: Path, batches: Batches, out: Path) -> Path:
-    """Quantize with onnxruntime.quantization: u8s8 by channel, as its documentation advises."""
+def by_onnxruntime(model: Path, batches: Batches, out: Path, default: bool = False) -> Path:
+    """Quantize with onnxruntime.quantization: u8s8 by channel, as its documentation advises.
+
+    With `default`, as it comes: s8s8, one scale a tensor.
+    """
     from onnxruntime import quantization as q
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -29,13 +32,13 @@ def by_onnxruntime(model: Path, batches: Batches, out: Path) -> Path:
     name = onnx.load(model, load_external_data=False).graph.input[0].name
     prepared = out.with_suffix(".prepared.onnx")
     quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
+    advised = {"per_channel": True, "activation_type": q.QuantType.QUInt8}
     q.quantize_static(
         str(prepared),
         str(out),
         Reader(),
-        per_channel=True,
-        activation_type=q.QuantType.QUInt8,
         weight_type=q.QuantType.QInt8,
+        **({} if default else advised),
     )
     return out
 

@@ -34,6 +34,7 @@ class BenchSetting:
     same batch, threads and concurrency. `memory` starts a fresh process for each row, `startup`
     several; `roofline` measures this machine's peaks, once. A `scenario` of MLPerf's takes the
     place of the interleaved timing; `bound_ms` is what p99 has to stay within in "server".
+    `pairs`, where given, are the only ones of artifact and runtime that are timed.
     """
 
     runtimes: tuple[str, ...] = ("all",)
@@ -46,6 +47,7 @@ class BenchSetting:
     roofline: bool = True
     scenario: str | None = None
     bound_ms: float = 50.0
+    pairs: frozenset[tuple[str, str]] = frozenset()
 
     def groups(self) -> list[Where]:
         """Return every combination once."""
@@ -129,7 +131,8 @@ def _opened(
 def _runtimes(setting: BenchSetting, subject: Subject, threads: int) -> list[Runtime]:
     everything = setting.runtimes == ("all",)
     names = _all_forms(subject) if everything else setting.runtimes
-    runtimes = [_runtime(name).but(threads=threads) for name in dict.fromkeys(names)]
+    chosen = [n for n in names if not setting.pairs or (subject.name, n) in setting.pairs]
+    runtimes = [_runtime(name).but(threads=threads) for name in dict.fromkeys(chosen)]
     if not everything:
         return runtimes
     return [r for r in runtimes if r.supports() is None]
