@@ -15,8 +15,8 @@ import psutil
 
 SIZES = tuple(1 << n for n in (15, 17, 19, 21, 23, 25, 28))  # bytes: 32 KiB … 256 MiB
 _ROW = 1024  # float32 numbers, 4 KiB
-_AT_ONCE = 1 << 27  # bytes to read in one call
-_TRIES = 5
+_AT_ONCE = 1 << 25  # bytes to read in one call, short enough to go undisturbed
+_TRIES = 15
 
 
 def bandwidths(threads: int) -> tuple[tuple[int, float], ...]:

@@ -89,6 +89,9 @@ class Roofline:
     def fraction(self, measured_ms: float) -> float:
         """Return bound over measured time: 1 is as fast as this machine can.
 
+        More than 1 says that the peaks were measured while the machine was busy: measure them
+        once more with `peaks_of(threads, again=True)`, which only raises them.
+
         Raises:
             InputError: a time that isn't positive.
         """
