@@ -2,7 +2,7 @@
 
 Simulated runs, whose percentiles are known, and real ones: a minute of ResNet-20 on onnxruntime in
 blocks of 42 runs, of which 24 drawn at random stand for the rounds of a timing, and the whole
-minute for the truth. Takes 4 minutes.
+minute for the truth. Takes 5 minutes.
 
     python benchmarks/interval_coverage.py
 """
