@@ -32,7 +32,33 @@ def make_dynamic(model: ir.Model, weights: Sequence[Weight]) -> None:
             store_int8(model, Weight(weight.value, left))
     if coder.used:
         model.opset_imports.setdefault(MICROSOFT, 1)
+    _share_tables(model.graph)
     drop_unused(model)
+
+
+def _share_tables(graph: ir.Graph) -> None:
+    """Let a product read a table that is looked up too, transposed, and not a copy of it.
+
+    A scale for each row is one for each output channel, so the codes are the same. Engines
+    transpose constants when they load.
+    """
+    tables = dict.fromkeys(node.inputs[0] for node in graph if node.op_type == "Gather")
+    for node in [node for node in graph if node.op_type == "DynamicQuantizeMatMul"]:
+        codes = constant_of(node.inputs[1])
+        twin = next((table for table in tables if _is_transposed(constant_of(table), codes)), None)
+        if twin is None:
+            continue
+        turned = ir.node("Transpose", [twin], {"perm": [1, 0]}, name=f"{node.name}_table")
+        turned.outputs[0].name = f"{node.name}_table_out"
+        turned.outputs[0].dtype = ir.DataType.INT8
+        graph.insert_before(node, turned)
+        node.replace_input_with(1, turned.outputs[0])
+
+
+def _is_transposed(table: np.ndarray | None, codes: np.ndarray | None) -> bool:
+    if table is None or codes is None or table.dtype != codes.dtype:
+        return False
+    return table.shape == codes.shape[::-1] and np.array_equal(table.T, codes)
 
 
 class _Coder:
