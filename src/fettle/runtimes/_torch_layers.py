@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -34,8 +36,12 @@ _LOWERED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.RNNBase, nn.Multihead
 
 @dataclass
 class Seen:
-    """What was seen of each layer, by name: op, type and shape of its output, times."""
+    """What was seen of each layer, by name: op, type and shape of its output, times.
 
+    A first dimension as large as the batch is given as -1, for free.
+    """
+
+    batch: int
     layers: dict[str, LayerPrecision] = field(default_factory=dict)
     seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
@@ -46,8 +52,12 @@ class Seen:
             return
         first = tensors[0]
         kind = NAMES.get(first.dtype, str(first.dtype).removeprefix("torch."))
-        self.layers.setdefault(name, LayerPrecision(name, op, kind, tuple(first.shape)))
+        self.layers.setdefault(name, LayerPrecision(name, op, kind, self._shape(first)))
         self.seconds[name].append(seconds)
+
+    def _shape(self, tensor: Tensor) -> tuple[int, ...]:
+        free = tensor.shape[:1] == (self.batch,)
+        return (-1, *tensor.shape[1:]) if free else tuple(tensor.shape)
 
     def times(self, runs: int) -> list[LayerTime]:
         """Return the time in one run of the model; a layer that it calls twice counts twice."""
@@ -58,13 +68,14 @@ class Seen:
         return found
 
 
-def observed(module: nn.Module, run: Callable[[nn.Module], Any], runs: int = 1) -> Seen:
-    """Call `run` with a module that tells what its layers do.
+def observed(module: nn.Module, run: Callable[[nn.Module], Any], batch: int, runs: int = 1) -> Seen:
+    """Call `run` with a module that tells what its layers do, `runs` times.
 
-    A layer is a module that has weights of its own, or no modules inside; what a containing module
-    computes between them has no line. Of a graph, each operator is one.
+    The inputs are a batch of `batch`. A layer is a module that has weights of its own, or no
+    modules inside; what a containing module computes between them has no line. Of a graph, each
+    operator is one.
     """
-    seen = Seen()
+    seen = Seen(batch)
     if isinstance(module, GraphModule):
         for _ in range(runs):
             run(_Steps(module, seen))
@@ -96,31 +107,32 @@ def _is_layer(module: nn.Module) -> bool:
 
 @contextmanager
 def _hooks(module: nn.Module, seen: Seen) -> Any:
-    started: dict[str, float] = {}
-    handles = []
-
-    def before(name: str) -> Callable[..., None]:
-        def hook(layer: nn.Module, args: Any) -> None:
-            del layer
-            started[name] = _now(args)
-
-        return hook
-
-    def after(name: str) -> Callable[..., None]:
-        def hook(layer: nn.Module, args: Any, output: Any) -> None:
-            seen.add(name, type(layer).__name__, output, _now(args) - started[name])
-
-        return hook
-
-    for name, layer in module.named_modules():
-        if _is_layer(layer):
-            handles.append(layer.register_forward_pre_hook(before(name)))
-            handles.append(layer.register_forward_hook(after(name)))
+    watch = _Watch(seen)
+    layers = [(name, layer) for name, layer in module.named_modules() if _is_layer(layer)]
+    handles = [layer.register_forward_pre_hook(watch.before) for _, layer in layers]
+    handles += [layer.register_forward_hook(partial(watch.after, name)) for name, layer in layers]
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+class _Watch:
+    """Notes what layers do when this thread calls them; others may run the same module."""
+
+    def __init__(self, seen: Seen) -> None:
+        self._seen, self._caller = seen, threading.get_ident()
+        self._started: dict[nn.Module, float] = {}
+
+    def before(self, layer: nn.Module, args: Any) -> None:
+        if threading.get_ident() == self._caller:
+            self._started[layer] = _now(args)
+
+    def after(self, name: str, layer: nn.Module, args: Any, output: Any) -> None:
+        if threading.get_ident() == self._caller:
+            spent = _now(args) - self._started[layer]
+            self._seen.add(name, type(layer).__name__, output, spent)
 
 
 def _now(values: Any) -> float:

@@ -160,8 +160,9 @@ class TorchSession(Session):
             return [self._event_time(call) for _ in range(runs)]
 
     def layers(self) -> list[LayerPrecision]:
-        """Return each layer, with the type and shape of what it made in one eager run.
+        """Return each layer, with the type and shape of what it made in one run as written.
 
+        Compiled code keeps these types where layers meet, and fuses what lies between.
         The inputs are those of the first call, or ones of the task's shape; without either, the
         layers with weights are listed with what they are bound to compute in, without shapes.
         """
@@ -214,6 +215,7 @@ class TorchSession(Session):
             return observed(
                 self._module,
                 lambda module: self._adapter(call, module).forward(*call.tensors),
+                len(call.tensors[0]) if call.tensors and call.tensors[0].dim() else 0,
                 runs,
             )
 
