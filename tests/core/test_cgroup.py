@@ -2,7 +2,7 @@
 
 import pytest
 
-from fettle.core._cgroup import cpu_quota, memory_limit, text_of, throttled_periods
+from fettle.core.cgroup import cpu_quota, memory_limit, text_of, throttled_periods
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from fettle.core._cgroup import ROOT, cpu_quota, memory_limit, text_of
 from fettle.core._cpu import Details, Processor
+from fettle.core.cgroup import ROOT, cpu_quota, memory_limit, text_of
 
 _X86 = {
     "avx2": "avx2",

@@ -9,9 +9,9 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from fettle.core._cgroup import cpu_quota
 from fettle.core._cpu import Details, Processor, elsewhere, on_macos
 from fettle.core._cpu_linux import on_linux
+from fettle.core.cgroup import cpu_quota
 
 _DOT_PRODUCTS = {"avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8", "arm_dotprod"}
 PACKAGES = (

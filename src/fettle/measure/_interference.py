@@ -22,7 +22,7 @@ from typing import Any
 
 import psutil
 
-from fettle.core._cgroup import text_of, throttled_periods
+from fettle.core.cgroup import text_of, throttled_periods
 
 _BUSY = ("user", "nice", "system", "irq", "softirq")
 _SHORTEST = 0.3  # seconds; a processor's time is counted in steps of 10 ms

@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fettle.core._cgroup import text_of
+from fettle.core.cgroup import text_of
 from fettle.core.errors import InputError
 
 _POWERCAP = Path("/sys/class/powercap")
