@@ -135,13 +135,13 @@ def test_the_oldest_entries_go_when_there_are_too_many(folder, monkeypatch):
     monkeypatch.setattr(_cache, "LIMIT", 350)
     cache = Cache("engine")
     for age, key in enumerate("abc"):
-        cache.keep(key, key.encode() * 68)  # 100 bytes with the checksum
+        cache.keep(key, key.encode() * 92)  # 100 bytes with the checksum
         os.utime(folder / "engine" / f"{key}.model", (1000 + age, 1000 + age))
-    assert cache.kept("a") == b"a" * 68  # used just now, so that `b` is the oldest
-    cache.keep("d", b"d" * 68)
+    assert cache.kept("a") == b"a" * 92  # used just now, so that `b` is the oldest
+    cache.keep("d", b"d" * 92)
     assert [path.stem for path in entries(folder)] == ["a", "c", "d"]
     monkeypatch.setattr(_cache, "LARGEST", 10)
-    cache.keep("e", b"e" * 68)
+    cache.keep("e", b"e" * 92)
     assert cache.kept("e") is None
 
 

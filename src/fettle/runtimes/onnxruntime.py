@@ -60,7 +60,9 @@ class OnnxRuntime(Runtime):
         " work shares the processors; or one thread for each of several runs at once",
     ] = "latency"
     cached: Annotated[
-        bool, Choice(False, True), "keep what was optimized on disk, for a faster start"
+        bool,
+        Choice(False, True),
+        "keep what was optimized on disk: a faster start for what is lowered",
     ] = False
 
     def build(self, model: Path | nn.Module, lowering: Sequence[str] = ()) -> Session:

@@ -47,7 +47,9 @@ class OpenVino(Runtime):
         "all threads for one run at a time, or several streams for several runs at once",
     ] = "latency"
     cached: Annotated[
-        bool, Choice(False, True), "keep what was compiled on disk, for a faster start"
+        bool,
+        Choice(False, True),
+        "keep what was compiled on disk: a faster start for what is lowered",
     ] = False
 
     def supports(self) -> str | None:
