@@ -17,6 +17,7 @@ from fettle.search._bench_entry import MODEL, Entry
 SCENARIOS = ("single", "offline", "server")
 _ROUNDS = 8
 _AGAIN = " (again)"
+_SHORTEST = 0.1  # seconds; in less, no request may end within a loop's windows
 
 
 def load_group(entries: Sequence[Entry], seconds: float, progress: Reporter) -> dict[str, Any]:
@@ -30,9 +31,10 @@ def load_group(entries: Sequence[Entry], seconds: float, progress: Reporter) -> 
     where = entries[0].where.to_json()
     with measure.watched() as watch:
         samples = _short_loops(runs, entries[0], seconds / 2, progress)
+        share = max(seconds / 2 / len(entries), _SHORTEST)
         for entry in entries:
             clients = [runs[entry.label]] * entry.where.concurrency
-            load = measure.closed_loop(clients, seconds / 2 / len(entries), entry.where.batch)
+            load = measure.closed_loop(clients, share, entry.where.batch)
             entry.row["latency_ms"] = {**load.latency_ms, "threads": where["threads"]}
             entry.row["throughput"] = load.throughput.value
     noise = measure.ratio(samples[labels[0]], samples[f"{labels[0]}{_AGAIN}"])
@@ -50,7 +52,7 @@ def _short_loops(
 ) -> dict[str, measure.Samples]:
     """Return one number a round and entry: milliseconds of wall clock an example."""
     turns = [*runs.items(), (f"{first.label}{_AGAIN}", runs[first.label])]
-    share = seconds / _ROUNDS / len(turns)
+    share = max(seconds / _ROUNDS / len(turns), _SHORTEST)
     where = first.where
     spent: dict[str, list[np.ndarray]] = defaultdict(list)
     with progress.bar(f"{where.concurrency} clients", _ROUNDS) as bar:
