@@ -132,6 +132,22 @@ def test_what_the_engine_names_itself_is_found_by_its_place(network):
     assert matched(layers, traffic_of(network)) == [("conv_1",), ("conv_10",), ("gemm",)]
 
 
+def test_branches_in_another_order_are_told_apart_by_shape(network):
+    layers = [LayerPrecision("own_1", "FullyConnected", "f32", (-1, 10)),
+              LayerPrecision("own_2", "Convolution", "f32", (-1, 16, 16, 16))]  # fmt: skip
+    assert matched(layers, traffic_of(network)) == [("gemm",), ("conv_1",)]
+
+
+def test_a_product_of_two_activations_takes_no_layer_of_a_weight(make_onnx):
+    """Even where its scores are scaled by a constant, which is no weight."""
+    nodes = [NODE("MatMul", ["x", "k"], ["s"], name="scores"), NODE("Mul", ["s", "c"], ["m"]),
+             NODE("MatMul", ["m", "w"], ["y"], name="linear")]  # fmt: skip
+    held = {"c": np.float32(0.5), "w": np.ones((4, 6), np.float32)}
+    path = make_onnx(nodes, held, {"x": [1, 4, 4], "k": [1, 4, 4]})
+    layers = told(("Multiply_8042", "FullyConnected"))
+    assert matched(layers, traffic_of(path)) == [("linear",)]
+
+
 def test_fused_origins_are_claimed(network):
     layers = told(("relu_2", "Subgraph", "add", "relu_2"), ("gemm", "Gemm"))
     first, _ = matched(layers, traffic_of(network))

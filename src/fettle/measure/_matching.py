@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from fettle.measure._traffic import Amount, Step, Traffic
+from fettle.measure._traffic import Step, Traffic
 from fettle.runtimes import LayerPrecision
 
 _MULTIPLIES = re.compile(
@@ -43,9 +43,9 @@ def matched(layers: Sequence[LayerPrecision], traffic: Traffic) -> list[tuple[st
     for index, layer in enumerate(layers):
         if not multiplies(layer.op) and not len(layer.origins) > 1:
             claims[index] -= heavy  # a reorder, a constant, a bias called after its product
-    weighted = [s.name for s in traffic.steps if s.macs and s.weights != Amount()]
+    weighted = [s for s in traffic.steps if s.macs and not s.of_two]
     _by_place(layers, claims, multiplies, weighted)
-    norms = [s.name for s in traffic.steps if is_norm(s.op)]
+    norms = [s for s in traffic.steps if is_norm(s.op)]
     _by_place(layers, claims, is_norm, norms)
     _absorb(layers, claims, traffic.steps)
     return [tuple(sorted(names & order.keys(), key=order.__getitem__)) for names in claims]
@@ -71,22 +71,35 @@ def _by_place(
     layers: Sequence[LayerPrecision],
     claims: list[set[str]],
     is_kind: Callable[[str], bool],
-    steps: Sequence[str],
+    steps: Sequence[Step],
 ) -> None:
-    """Give each layer of a kind that claims no step of it the next one that nobody claims."""
+    """Give each layer of a kind that claims no step of it the next one that nobody claims.
+
+    Of its shape, if any is: engines run independent branches in an order of their own.
+    """
     taken = {name for names in claims for name in names}
-    place = {name: index for index, name in enumerate(steps)}
+    place = {step.name: index for index, step in enumerate(steps)}
     last = -1
     for layer, names in zip(layers, claims, strict=True):
         own = [place[name] for name in names if name in place]
         if own:
             last = max(own)
         elif is_kind(layer.op):
-            free = next((n for n in steps[last + 1 :] if n not in taken), None)
-            if free is not None:
-                names.add(free)
-                taken.add(free)
-                last = place[free]
+            free = [step for step in steps if step.name not in taken]
+            alike = [step for step in free if _fits(layer.shape, step.shape)]
+            later = [step for step in alike or free if place[step.name] > last]
+            if later or alike:
+                found = (later or alike)[0].name
+                names.add(found)
+                taken.add(found)
+                last = place[found]
+
+
+def _fits(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Say whether two shapes agree in all but the batch; -1 is free."""
+    if not shape or len(shape) != len(other):
+        return False
+    return all(-1 in (a, b) or a == b for a, b in zip(shape[1:], other[1:], strict=True))
 
 
 def _absorb(

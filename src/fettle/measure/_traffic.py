@@ -65,7 +65,8 @@ class Step:
     """A layer of the graph and the nodes that can be fused into it.
 
     `products` are the multiply-adds without those of padding; `quantized` says whether it reads
-    its activations out of integers.
+    its activations out of integers, `of_two` whether both factors are activations; `shape` is that
+    of its own output.
     """
 
     name: str
@@ -76,6 +77,8 @@ class Step:
     weights: Amount = Amount()
     activations: Amount = Amount()
     quantized: bool = False
+    of_two: bool = False
+    shape: tuple[int, ...] = ()
 
     def bytes_at(self, float_bytes: int) -> int:
         """Return all bytes that the step moves."""
@@ -165,6 +168,11 @@ class _Walk:
     def _open(self, node: onnx.NodeProto, macs: int) -> None:
         inside = products_inside(node, self.shapes, macs)
         step = Step(name_of(node), node.op_type, macs, inside)
+        factors = node.input[::3][:2] if node.op_type.startswith("QLinear") else node.input[:2]
+        step.of_two = "MatMul" in node.op_type and not any(
+            root in self.constant for name in factors for root in self._root(name)
+        )
+        step.shape = self.shapes.get(node.output[0], ())
         self.steps.append(step)
         self.reads.append({})
 
@@ -271,8 +279,4 @@ class _Walk:
     def _stays_inside(self, name: str, reader: int) -> bool:
         """Say whether a tensor goes from one product of two activations into another."""
         maker = self.born.get(name, -1)
-        return maker >= 0 and self._of_two(maker) and self._of_two(reader)
-
-    def _of_two(self, index: int) -> bool:
-        step = self.steps[index]
-        return step.op.endswith("MatMul") and not any(n in self.constant for n in self.reads[index])
+        return maker >= 0 and self.steps[maker].of_two and self.steps[reader].of_two
