@@ -202,7 +202,7 @@ def test_convolutions_are_never_touched(build):
 def test_a_weight_that_is_no_number_is_refused(build, bad):
     broken = weight(48, 20)
     broken[0, 0] = bad
-    with pytest.raises(ModelError, match="`w` holds (NaN|infinity)"):
+    with pytest.raises(ModelError, match=r"`w` holds (NaN|infinity)"):
         dynamic(build([("MatMul", ["x", "w"], ["y"])], {"w": broken}, {"x": ["n", 48]}))
 
 
