@@ -240,6 +240,29 @@ def test_a_qlinear_convolution_is_that_of_its_definition(make_onnx):
     assert closed.change == pytest.approx(opened.change, rel=1e-3)
 
 
+def test_a_qlinear_convolution_of_an_old_operator_set(make_onnx):
+    """Scales by channel, which the DequantizeLinear of operator set 10 doesn't know."""
+    weight = np.full((2, 2, 1, 1), 127, np.int8)
+    held = {"s": F(0.02), "z": np.uint8(0), "w": weight, "u": np.zeros(2, np.int8),
+            "t": np.array([0.01, 0.02], F), "ys": F(0.9)}  # fmt: skip
+    steps = [
+        node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        node("QLinearConv", ["q", "s", "z", "w", "t", "u", "ys", "z"], ["r"]),
+        node("DequantizeLinear", ["r", "ys", "z"], ["y"]),
+    ]
+    path = make_onnx(steps, held, {"x": ["n", 2, "h", "w_"]})
+    model = onnx.load(path)
+    model.opset_import[0].version = 10
+    onnx.save(model, path)
+    assert saturation_of(path, {"x": np.full((1, 2, 2, 2), 5.1, F)}).share == 1.0
+
+
+def test_inputs_without_a_batch_are_taken_whole(make_onnx):
+    path = make_onnx([node("Mul", ["x", "k"], ["y"])], {}, {"x": ["n", 2], "k": []})
+    found = saturation_of(path, {"x": X[:, :2], "k": np.array(2, F)}, batch=2)
+    assert (found.n, found.share) == (7, 0.0)
+
+
 def test_too_much_work_is_sampled_and_said(make_onnx):
     weight = RNG.integers(-127, 128, (16, 8)).astype(np.int8)
     x = {"x": RNG.normal(0, 2, (400, 16)).astype(F)}

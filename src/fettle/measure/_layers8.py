@@ -12,6 +12,8 @@ from onnx import helper, numpy_helper
 
 from fettle.measure._graph import constants
 
+_OPERATORS = ("QLinearConv", "QLinearMatMul")
+_CONTRIB = "com.microsoft"
 # The engine quantizes and multiplies inside of one operator; its integers can't be reached.
 CLOSED = ("DynamicQuantizeLSTM", "QAttention", "QGemm", "ConvInteger")
 
@@ -62,7 +64,12 @@ def without_q_operators(model: onnx.ModelProto) -> onnx.ModelProto:
     held = {name: numpy_helper.to_array(tensor) for name, tensor in constants(model.graph)}
     every: list[onnx.NodeProto] = []
     for node in model.graph.node:
-        every += _opened(node, held) if node.op_type in ("QLinearConv", "QLinearMatMul") else [node]
+        every += _opened(node, held) if node.op_type in _OPERATORS else [node]
+    if any(node.op_type in _OPERATORS for node in model.graph.node):
+        domains = {opset.domain for opset in copy.opset_import}
+        copy.opset_import.extend(
+            [helper.make_opsetid(_CONTRIB, 1)] if _CONTRIB not in domains else []
+        )
     del copy.graph.node[:]
     copy.graph.node.extend(every)
     return copy
@@ -154,7 +161,10 @@ def _opened(node: onnx.NodeProto, held: dict[str, np.ndarray]) -> Iterator[onnx.
     name, axis = node.name or node.output[0], 0 if node.op_type == "QLinearConv" else 1
     made = [f"{name}_{part}" for part in ("left", "right", "sum")]
     yield helper.make_node("DequantizeLinear", node.input[0:3], [made[0]])
-    yield helper.make_node("DequantizeLinear", node.input[3:6], [made[1]], axis=axis)
+    # the standard operator knows no axis before operator set 13; onnxruntime's own always does
+    yield helper.make_node(
+        "DequantizeLinear", node.input[3:6], [made[1]], axis=axis, domain=_CONTRIB
+    )
     operands = made[:2]
     if len(node.input) > 8 and node.input[8]:
         scale = held[node.input[1]] * held[node.input[4]]

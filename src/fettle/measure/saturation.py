@@ -137,7 +137,7 @@ def saturation_of(
         share,
         None if sampled else change,
         None if sampled else agreement,
-        sum(len(next(iter(part.values()))) for part in parts),
+        sum(_count(part) for part in parts),
         tuple(closed_layers(model)),
     )
 
@@ -156,15 +156,21 @@ def _batches(model: onnx.ModelProto, inputs: Arrays, batch: int) -> list[Arrays]
         raise DataError(
             f"the model's inputs are {[value.name for value in asked]}, got {list(inputs)}"
         )
-    n = len(next(iter(inputs.values())))
+    n = _count(inputs)
+    if any(array.shape[:1] != (n,) for array in inputs.values()):
+        return [inputs]  # states and settings that have no batch in front can't be cut
     first = asked[0].type.tensor_type.shape.dim
     fixed = first[0].dim_value if first else 0
     size = fixed or min(batch, max(n, 1))
     every = (rows(inputs, at, at + size) for at in range(0, n, size))
-    parts: list[Arrays] = [p for p in every if not fixed or len(next(iter(p.values()))) == fixed]
+    parts: list[Arrays] = [p for p in every if not fixed or _count(p) == fixed]
     if not n or not parts:
         raise DataError(f"saturation expects at least {size} examples, got {n}; give more")
     return parts
+
+
+def _count(part: Arrays) -> int:
+    return next((len(array) for array in part.values() if array.ndim), 1)
 
 
 def _summary(name: str, seen: Seen) -> LayerSaturation:
