@@ -8,6 +8,7 @@ from typing import Any
 from fettle import measure
 from fettle.core.errors import FettleError
 from fettle.core.progress import Reporter
+from fettle.measure.energy import energy_per_example
 from fettle.measure.peaks import Peaks, peaks_of
 from fettle.measure.roofline import roofline
 from fettle.search._bench_entry import Entry
@@ -24,6 +25,16 @@ def weigh(entries: Sequence[Entry], memory: bool, startup: bool, progress: Repor
             if entry.runtime.takes == "onnx":
                 entry.row.update(_in_a_fresh_process(entry, startup))
             bar.step(entry.label)
+
+
+def spend(entries: Sequence[Entry], seconds: float) -> str | None:
+    """Fill the joules of an example, `seconds` for all entries; return why they can't be had."""
+    reason = None
+    for entry in entries:
+        share = seconds / len(entries)
+        joules, reason = energy_per_example(entry.runner(), entry.where.batch, share)
+        entry.row["energy_joules"] = joules
+    return reason
 
 
 def bound(entries: Sequence[Entry], progress: Reporter) -> Peaks | None:

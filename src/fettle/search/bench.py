@@ -15,7 +15,7 @@ from fettle.runtimes import Runtime
 from fettle.search._bench_entry import MISSING, Entry, Where, open_entry
 from fettle.search._bench_group import time_group
 from fettle.search._bench_load import load_group, play
-from fettle.search._bench_weight import bound, weigh
+from fettle.search._bench_weight import bound, spend, weigh
 from fettle.search._result import machine_json
 from fettle.search.subject import Subject
 
@@ -85,6 +85,7 @@ def bench(subjects: Sequence[Subject], setting: BenchSetting, progress: Reporter
         "noises": noises,
         "interference": _interference(groups),
         "peaks": {str(g["peaks"]["threads"]): g["peaks"] for g in groups if g["peaks"]},
+        "no_energy": next((group["no_energy"] for group in groups), None),
         "absent": _absent(setting),
         "machine": machine_json(),
     }
@@ -100,8 +101,9 @@ def _measured(
     else:
         group = time_group(running, setting.seconds, progress)
     weigh(running, setting.memory, setting.startup, progress)
+    no_energy = spend(running, setting.seconds / 4)
     peaks = bound(running, progress) if setting.roofline else None
-    return {**group, "peaks": peaks.to_json() if peaks else None}
+    return {**group, "peaks": peaks.to_json() if peaks else None, "no_energy": no_energy}
 
 
 def exit_code_of(result: dict[str, Any]) -> int:
