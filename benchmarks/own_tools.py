@@ -161,7 +161,8 @@ def fettle_worker(options: argparse.Namespace) -> Found:
 
     session: Any = RUNTIMES.make(options.engine, goal=options.goal).build(Path(options.path))
     inputs = {session.inputs[0].name: _input(options)}
-    return _timed(lambda: session.run(inputs), session.callers, options.seconds)
+    warm = options.engine == "openvino" or options.goal == "throughput"
+    return _timed(lambda: session.run(inputs), session.callers, options.seconds, warm)
 
 
 def onnxruntime_worker(options: argparse.Namespace) -> Found:
@@ -172,7 +173,7 @@ def onnxruntime_worker(options: argparse.Namespace) -> Found:
 
     session = ort.InferenceSession(options.path, providers=["CPUExecutionProvider"])
     inputs = {session.get_inputs()[0].name: _input(options)}
-    return _timed(lambda: session.run([], inputs), usable_threads(), options.seconds)
+    return _timed(lambda: session.run([], inputs), usable_threads(), options.seconds, True)
 
 
 _WORKERS = {"fettle": fettle_worker, "onnxruntime": onnxruntime_worker}
@@ -183,15 +184,23 @@ def _input(options: argparse.Namespace) -> np.ndarray:
     return np.random.default_rng(0).random(shape, dtype=np.float32)
 
 
-def _timed(call: Callable[[], Any], callers: int, seconds: float) -> Found:
-    """Return milliseconds a call, the first included as the engines' tools do, and calls a second.
+def _timed(call: Callable[[], Any], callers: int, seconds: float, warm: bool) -> Found:
+    """Return milliseconds a call, and calls a second.
 
     Args:
         call: runs one example.
         callers: threads that call at once.
         seconds: for how long.
+        warm: whether the first runs are left out, as `benchmark_app` does and onnxruntime's tool
+            for latency does not.
     """
     spent: list[list[float]] = [[] for _ in range(callers)]
+    if warm:
+        together = [threading.Thread(target=call) for _ in range(callers)]
+        for thread in together:
+            thread.start()
+        for thread in together:
+            thread.join()
     end = time.perf_counter() + seconds
 
     def caller(times: list[float]) -> None:
