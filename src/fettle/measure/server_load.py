@@ -46,7 +46,9 @@ _MOST_STEPS = 60
 class Service(Protocol):
     """What serves requests; `Pool` is the real one."""
 
-    workers: int
+    @property
+    def workers(self) -> int:
+        """How many requests are served at once."""
 
     def cost(self) -> float:
         """Return the mean seconds that one request takes one worker."""

@@ -26,6 +26,7 @@ _MENTIONS = tuple(
         r"<Node\((?P<op>\w+)\): (?P<output>[^>,]*)>",
         r"Conversion is failed for: (?:(?P<domain>[\w.]+)\.)?(?P<op>\w+?)-\d+",
         r"\[CPU\] (?P<op>\w+) node with name '(?P<output>[^']*)'",
+        r"While validating node 'opset\d+::(?P<op>\w+) (?P<output>\S+) \(",
     )
 )
 _LISTED = re.compile(

@@ -115,13 +115,41 @@ class _Compiler:
 
     def compile(self, **more: str) -> Any:
         """Return the compiled model."""
+        return self.core.compile_model(self.network(), "CPU", {**self.properties, **more})
+
+    def network(self) -> Any:
+        """Return the model as it was read, to be asked about shapes."""
         graph = self.source.graph()
-        network = self.core.read_model(graph if isinstance(graph, bytes) else str(graph))
-        return self.core.compile_model(network, "CPU", {**self.properties, **more})
+        return self.core.read_model(graph if isinstance(graph, bytes) else str(graph))
 
     def load(self, exported: bytes) -> Any:
         """Return a model that was compiled before."""
         return self.core.import_model(io.BytesIO(exported), "CPU", self.properties)
+
+
+class _Shapes:
+    """Tries each new set of input shapes on the uncompiled model before it is run.
+
+    On one thread OpenVINO 2026.4 swallows an error of shapes inside a graph, such as a Reshape to a
+    fixed batch, and answers with what was in memory, often an earlier answer. With more threads it
+    raises.
+    """
+
+    def __init__(self, compiler: _Compiler, specs: Sequence[TensorSpec]) -> None:
+        self._compiler, self._seen = compiler, set[tuple[tuple[int, ...], ...]]()
+        free = any(-1 in spec.shape for spec in specs)
+        self._needed = free and compiler.properties["INFERENCE_NUM_THREADS"] == "1"
+
+    def check(self, arrays: Sequence[np.ndarray]) -> None:
+        """Raise RuntimeError, as the engine should, when the graph can't take these shapes."""
+        if not self._needed:
+            return
+        shapes = tuple(array.shape for array in arrays)
+        if shapes in self._seen:
+            return
+        network = self._compiler.network()
+        network.reshape({index: list(shape) for index, shape in enumerate(shapes)})
+        self._seen.add(shapes)
 
 
 class OpenVinoSession(Session):
@@ -134,6 +162,7 @@ class OpenVinoSession(Session):
         self.outputs = tuple(_spec(port) for port in compiled.outputs)
         self._names = [spec.name for spec in self.outputs]
         self._match = Matcher(self.inputs)
+        self._shapes = _Shapes(compiler, self.inputs)
 
     def run(self, inputs: Arrays) -> Arrays:
         """Return the outputs by name, as copies of the engine's own memory.
@@ -146,6 +175,7 @@ class OpenVinoSession(Session):
         matched = self._match(inputs)
         arrays = [matched[spec.name] for spec in self.inputs]
         try:
+            self._shapes.check(arrays)
             return dict(zip(self._names, self._requests.run(arrays), strict=True))
         except RuntimeError as error:
             raise refusal(_ENGINE, error, self._compiler.source.model) from error
