@@ -115,14 +115,6 @@ def test_a_cache_folder_that_can_not_be_written(tmp_path, monkeypatch):
     assert "1.0 GiB are free" in next(checks._cache(tmp_path)).what
 
 
-def test_the_cache_folder(tmp_path, monkeypatch):
-    monkeypatch.delenv("FETTLE_CACHE", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert checks.cache_folder() == tmp_path / "fettle"
-    monkeypatch.setenv("FETTLE_CACHE", str(tmp_path / "own"))
-    assert checks.cache_folder() == tmp_path / "own"
-
-
 def test_little_shared_memory(tmp_path, monkeypatch):
     assert checks._shared_memory(tmp_path) is None
     (tmp_path / "dev/shm").mkdir(parents=True)

@@ -10,7 +10,7 @@ from fettle.core._cpu import Details, elsewhere, from_numpy, from_sysctl, on_mac
 from fettle.core._cpu_linux import isa_of, name_of, on_linux, parse_cpuinfo
 from fettle.core.machine import Machine, this_machine, usable_threads, versions
 
-# Taken from /proc/cpuinfo of such machines, with the flags that matter here.
+# Written by hand in the form of /proc/cpuinfo, with the few flags that matter here.
 ZEN4 = """processor\t: 0
 model name\t: AMD EPYC 9R14
 physical id\t: 0

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from fettle.core.cache import cache_folder
 from fettle.core.cgroup import ROOT
 from fettle.core.machine import Machine
 
@@ -32,13 +33,6 @@ def problems(machine: Machine, root: Path = ROOT) -> list[Problem]:
     """Return everything that is wrong."""
     found = [_governor(machine), _compiler(), *_cache(cache_folder()), _shared_memory(root)]
     return [problem for problem in (*found, _torchvision()) if problem]
-
-
-def cache_folder() -> Path:
-    """Return where compiled models and peaks are kept: `$FETTLE_CACHE`, else the user's folder."""
-    if given := os.environ.get("FETTLE_CACHE"):
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fettle"
 
 
 def _governor(machine: Machine) -> Problem | None:

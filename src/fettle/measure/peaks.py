@@ -3,9 +3,8 @@
 `peaks_of(threads)` times large matrix products and convolutions in float32, bfloat16 and int8
 through numpy, onnxruntime and OpenVINO, whichever are here, and keeps the best of each precision;
 then the rate at which memory is read, by size of the working set. That takes 20 to 50 seconds; the
-answer is kept in the cache folder (`$FETTLE_CACHE`, else `$XDG_CACHE_HOME/fettle`, else
-`~/.cache/fettle`) under the processor, its instruction sets, the number of threads and the engines'
-versions, and read from there the next time.
+answer is kept in the cache folder (`fettle.core.cache`) under the processor, its instruction sets,
+the number of threads and the engines' versions, and read from there the next time.
 
 One multiply-add counts as two operations. A measured peak is what software reaches: it stays below
 the data sheet's, of which `theoretical` is a hint where the instruction set tells.
@@ -18,7 +17,6 @@ Example:
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -29,6 +27,7 @@ from typing import Any
 
 import psutil
 
+from fettle.core.cache import cache_folder
 from fettle.core.errors import StorageError
 from fettle.core.files import write_json
 from fettle.core.hashing import fingerprint
@@ -132,13 +131,6 @@ def peaks_of(threads: int = 0, again: bool = False) -> Peaks:
         found = known.or_better(found)
     _keep(path, found)
     return found
-
-
-def cache_folder() -> Path:
-    """Return where fettle keeps what it need not find out twice."""
-    if given := os.environ.get("FETTLE_CACHE"):
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fettle"
 
 
 def _key(threads: int) -> str:

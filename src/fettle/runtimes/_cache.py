@@ -1,9 +1,11 @@
 """Compiled models, kept in the user's cache folder so that a session starts sooner.
 
 An entry is named by all that it depends on: the bytes of the model, the lowering and its source,
-the engine, its version and options, the processor. It is written to a temporary name first, and
-taken only from a folder that nobody else can write, with a checksum that fits. The oldest go when
-all together grow too large. A cache that can't be written is no cache, never an error.
+the engine, its version and options, the processor. It is written to a temporary name first. Some
+engines' entries are code that runs as this process, so none is taken but from a file and a folder
+of this user's own, which nobody else can write, and with a SHA-256 that fits; it covers the entry's
+name too, so that no entry passes for another. The oldest go when all together grow too large. A
+cache that can't be written is no cache, never an error.
 """
 
 from __future__ import annotations
@@ -14,12 +16,12 @@ import importlib.util
 import inspect
 import os
 import stat
-import zlib
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from fettle.core.cache import cache_folder
 from fettle.core.errors import FettleError
 from fettle.core.files import replacing
 from fettle.core.hashing import file_sha256, json_sha256
@@ -30,32 +32,33 @@ from fettle.runtimes._lowering import Source
 
 LARGEST = 1 << 30  # bytes of one entry
 LIMIT = 4 << 30  # bytes of all
-_DIGEST = 8
+_FORMAT = b"fettle cache 2\n"
+_DIGEST = 32
 _PASSES = "fettle.graph"
 _BELOW = ("onnx", "onnx-ir", "numpy")
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 class Cache:
-    """Entries of one engine, in `$FETTLE_CACHE`, else in the user's cache folder."""
+    """Entries of one engine: format, SHA-256 of the rest and of the name, contents."""
 
     def __init__(self, engine: str) -> None:
-        given = os.environ.get("FETTLE_CACHE")
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        self.folder = (Path(given) if given else base / "fettle") / engine
+        self.folder = cache_folder() / engine
 
     def kept(self, key: str) -> bytes | None:
         """Return the entry, or None where there is no sound one."""
         path = self._path(key)
         try:
-            if not (_own(self.folder) and _own(path)):
-                return None
-            contents = path.read_bytes()
+            with path.open("rb") as stream:
+                # of the open file: its name may be another's the next moment
+                if not (_own(self.folder.stat()) and _own(os.fstat(stream.fileno()))):
+                    return None
+                written = stream.read(len(_FORMAT)), stream.read(_DIGEST)
+                entry = stream.read()
             os.utime(path)
         except OSError:
             return None
-        entry = contents[_DIGEST:]
-        return entry if _checksum(entry) == contents[:_DIGEST] else None
+        return entry if written == (_FORMAT, self._digest(key, entry)) else None
 
     def keep(self, key: str, entry: bytes) -> None:
         """Write the entry, and let the oldest go."""
@@ -63,10 +66,18 @@ class Cache:
             return
         with contextlib.suppress(OSError, FettleError):
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if not _own(self.folder.stat()):
+                return
             with replacing(self._path(key)) as temporary, temporary.open("wb") as stream:
-                stream.write(_checksum(entry))
+                stream.write(_FORMAT)
+                stream.write(self._digest(key, entry))
                 stream.write(entry)
             self._shrink()
+
+    def _digest(self, key: str, entry: bytes) -> bytes:
+        digest = hashlib.sha256(f"{self.folder.name}/{key}\n".encode())
+        digest.update(entry)
+        return digest.digest()
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.model"
@@ -124,14 +135,8 @@ def _folder_of(step: str) -> Path:
     return Path(inspect.getfile(type(parse_step(step)))).parent
 
 
-def _checksum(entry: bytes) -> bytes:
-    """Return what tells damage, in a folder that only its owner can write."""
-    return zlib.crc32(entry).to_bytes(_DIGEST, "big")
-
-
-def _own(path: Path) -> bool:
-    """Say whether nobody but this user (or the system's own) can write here."""
+def _own(found: os.stat_result) -> bool:
+    """Say whether this is the user's, and nobody else can write it."""
     if not hasattr(os, "getuid"):
         return True
-    found = path.stat()
-    return found.st_uid in (os.getuid(), 0) and not found.st_mode & _OTHERS
+    return found.st_uid == os.getuid() and not found.st_mode & _OTHERS

@@ -1,8 +1,8 @@
 """Engine files: written beside a header that binds them, opened only where both fit.
 
 An engine holds code for one version of TensorRT and one kind of GPU, and runs as this process: it
-is opened only if its SHA-256 is vouched for, by the manifest of a bundle (here), or by lying in a
-cache that nobody but this user can write (`_cache.py`).
+is opened only if its SHA-256 is vouched for, by the manifest of a bundle (here), or by itself in a
+folder that is this user's and that nobody else can write (`_cache.py`).
 
     NAME.engine        the engine
     NAME.json          what it was built with, of and for
