@@ -54,12 +54,12 @@ class Entry:
     def artifact(self) -> measure.Artifact:
         """What a process of its own is given to measure."""
         return measure.Artifact(
-            self.subject.path, self.runtime, self.lowering, None, self.where.batch
+            self.subject.onnx, self.runtime, self.lowering, None, self.where.batch
         )
 
     def build(self) -> Session:
         """Return a session of its own."""
-        model = self.subject.path if self.runtime.takes == "onnx" else self.subject.module
+        model = self.subject.onnx if self.runtime.takes == "onnx" else self.subject.module
         assert model is not None
         return self.runtime.build(model, self.lowering)
 
@@ -103,8 +103,8 @@ def open_entry(subject: Subject, runtime: Runtime, where: Where) -> Entry:
 
 def _start(entry: Entry) -> str | None:
     subject, runtime = entry.subject, entry.runtime
-    entry.lowering = subject.lowering(runtime) if runtime.takes == "onnx" else ()
     inputs = subject.batch(entry.where.batch)
+    entry.lowering = subject.lowering(runtime) if runtime.takes == "onnx" else ()
     started = time.perf_counter()
     entry.session = entry.build()
     entry.build_seconds = time.perf_counter() - started
@@ -119,7 +119,7 @@ def _blank_row(entry: Entry, refused: str | None, kind: str) -> dict[str, Any]:
         **entry.where.to_json(),
         "latency_ms": None,
         "throughput": None,
-        "size_bytes": measure.onnx_bytes(entry.subject.path),
+        "size_bytes": entry.subject.size_bytes(),
         "peak_memory_bytes": None,
         "resident_memory_bytes": None,
         "cold_start_ms": None,
@@ -134,6 +134,6 @@ def _blank_row(entry: Entry, refused: str | None, kind: str) -> dict[str, Any]:
 
 
 def _precision(entry: Entry) -> str:
-    if entry.runtime.takes != "onnx":
+    if entry.runtime.takes != "onnx" or entry.subject.no_onnx is not None:
         return entry.runtime.precision
     return precision_of(entry.subject.path, entry.runtime)

@@ -57,7 +57,7 @@ def _bound_ms(entry: Entry, peaks: Peaks) -> float | None:
     inputs = entry.subject.batch(entry.where.batch)
     assert entry.session is not None
     try:
-        return roofline(entry.subject.path, entry.session, inputs, peaks).bound_ms or None
+        return roofline(entry.subject.onnx, entry.session, inputs, peaks).bound_ms or None
     except (FettleError, RuntimeError):  # a shape that can't be known, an engine that can't tell
         return None
 

@@ -83,4 +83,7 @@ def _random(spec: TensorSpec, n: int, table: int | None, rng: np.random.Generato
         return np.asarray(ids).astype(spec.dtype)
     if integer:
         return np.ones(shape, spec.dtype)
-    raise ModelError(f"input `{spec.name}` has type {spec.dtype}; give a bundle, which has inputs")
+    raise ModelError(
+        f"input `{spec.name}` has type {spec.dtype}, of which no random ones can be made; give"
+        " real ones by `--data`, or a bundle, which brings its own"
+    )

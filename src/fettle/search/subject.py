@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from fettle import models, tasks
 from fettle.core.arrays import Arrays, repeat_to, rows
 from fettle.core.bundle import Bundle, is_bundle
-from fettle.core.errors import InputError
+from fettle.core.errors import FettleError, InputError, MissingError, ModelError, ParityError
 from fettle.core.machine import this_machine
+from fettle.measure import onnx_bytes
 from fettle.measure.lowering import choose_lowering
 from fettle.runtimes import Runtime, match_inputs
 from fettle.search._random_inputs import input_specs, random_inputs
@@ -30,6 +31,7 @@ class Subject:
     """One artifact: its ONNX file, its torch module if it has one, and inputs to run it on.
 
     `inputs` are real ones where the artifact brings some; else random ones of its shapes.
+    `no_onnx` and `no_inputs` say why the file at `path` or the inputs could not be made.
     """
 
     name: str
@@ -38,10 +40,37 @@ class Subject:
     quantized: bool
     module: nn.Module | None = None
     bundle: Bundle | None = None
+    no_onnx: FettleError | None = None
+    no_inputs: FettleError | None = None
+
+    @property
+    def onnx(self) -> Path:
+        """The ONNX file.
+
+        Raises:
+            FettleError: a torch model that can't be exported; the exporter's reason.
+        """
+        if self.no_onnx is not None:
+            raise self.no_onnx
+        return self.path
 
     def batch(self, n: int) -> Arrays:
-        """Return inputs of a batch of `n`."""
+        """Return inputs of a batch of `n`.
+
+        Raises:
+            FettleError: none could be made; the message says why.
+        """
+        if self.no_inputs is not None:
+            raise self.no_inputs
         return repeat_to(self.inputs, n)
+
+    def size_bytes(self) -> int:
+        """Return the bytes of the ONNX file, or of a module's weights where there is none."""
+        if self.no_onnx is None:
+            return onnx_bytes(self.path)
+        assert self.module is not None
+        weights = [*self.module.parameters(), *self.module.buffers()]
+        return sum(tensor.numel() * tensor.element_size() for tensor in weights)
 
     def lowering(self, runtime: Runtime) -> tuple[str, ...]:
         """Return what the bundle was proven with on this processor, else what helps here."""
@@ -52,7 +81,7 @@ class Subject:
             same = manifest.machine.get("cpu") == this_machine().cpu
             if same and runtime.name() in manifest.lowering:
                 return tuple(manifest.lowering[runtime.name()])
-        return choose_lowering(self.path, runtime, self.batch(8))[0]
+        return choose_lowering(self.onnx, runtime, self.batch(8))[0]
 
 
 def resolve_all(
@@ -91,11 +120,13 @@ def resolve(name: str, scratch: Path, weights: str | None = None, data: str = ""
     """Return the artifact that `name` means; a torch model is exported into `scratch`.
 
     With `data`, its inputs are that data's; without, those that a bundle brings, or random ones.
+    A torch model that can't be exported, and a file whose inputs can't be made, come back with
+    the reason: what can be done without goes on.
 
     Raises:
         BundleError: a bundle that is corrupted or changed.
         InputError: weights for what is no torch model, or data whose inputs don't fit.
-        ModelError: a model that can't be read or exported.
+        ModelError: a model that can't be read.
         UnknownName: no such model.
     """
     if weights and _is_file(name):
@@ -109,8 +140,8 @@ def resolve(name: str, scratch: Path, weights: str | None = None, data: str = ""
     if models.is_onnx(name):
         path = Path(name)
         models.check_onnx(path)
-        inputs = _inputs_of(path, data) if data else random_inputs(path)
-        return Subject(name, path, inputs, is_quantized(path))
+        inputs, why = (_inputs_of(path, data), None) if data else _random(path)
+        return Subject(name, path, inputs, is_quantized(path), no_inputs=why)
     return _exported(name, scratch, weights, data)
 
 
@@ -140,6 +171,13 @@ def _inputs_of(path: Path, data: str) -> Arrays:
         raise InputError(f"`--data {data}` doesn't fit {path}: {error}") from error
 
 
+def _random(path: Path) -> tuple[Arrays, FettleError | None]:
+    try:
+        return random_inputs(path), None
+    except ModelError as error:
+        return {}, error
+
+
 def _is_other_folder(name: str) -> bool:
     """Say whether `name` is a folder, but none that `models.save` wrote."""
     return Path(name).is_dir() and not (Path(name) / "structure.json").is_file()
@@ -151,8 +189,13 @@ def _exported(name: str, scratch: Path, weights: str | None, data: str) -> Subje
     task = tasks.load(data or default_data(name))
     module = models.load(name, weights=weights, signature=task.signature)
     folder = scratch / f"model{len(list(scratch.iterdir()))}"
-    export_onnx(module, task, folder)
-    return Subject(name, folder / "model.onnx", task.example_inputs(8), False, module)
+    why: FettleError | None = None
+    try:
+        export_onnx(module, task, folder)
+    except (MissingError, ModelError, ParityError) as error:
+        why = error
+    inputs = task.example_inputs(8)
+    return Subject(name, folder / "model.onnx", inputs, False, module, no_onnx=why)
 
 
 def default_data(name: str) -> str:
