@@ -53,8 +53,11 @@ class Layer8:
 
     @property
     def depthwise(self) -> bool:
-        """Whether each output sums over one channel: engines multiply those in 16 bits or more."""
-        return self.op == "Conv" and self.weight.shape[1] == 1 and self.settings.get("group", 1) > 1
+        """Whether each channel makes one output: such layers are multiplied without pairs.
+
+        With several outputs a channel onnxruntime takes the road of any other convolution.
+        """
+        return self.op == "Conv" and self.weight.shape[:2] == (self.settings.get("group", 1), 1)
 
 
 def without_q_operators(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -9,11 +9,20 @@ Here the artifact runs twice on real inputs: once as the specification says, and
 each layer's output moves, and how often the answer changes. Weights of 7 bits
 (`graph.lower_ort_x86_7bit`) can't saturate: there the share is exactly 0.
 
-Caveats. Neighbours are those of onnxruntime's kernels: channels next to each other at one position
-of the kernel. int8 activations are taken as the engines do there, plus 128. Depthwise convolutions
-are multiplied in 16 bits without pairs and weights of uint8 by wider products: exact. Recurrent and
-fused attention operators keep their integers to themselves and are listed as `unchecked`. On a
-processor without VNNI, operators such as MatMulInteger saturate in the reference too.
+Who is whose neighbour, and what is exact, was read in onnxruntime's kernels (MLAS, main branch of
+2026; amd64/QgemmU8S8KernelAvx2.asm, ConvSymKernelAvx2.asm, qdwconv_avx2.cpp and qlinearconv.cc):
+
+- Along the sum, numbers are packed by fours, so that 0 meets 1 and 2 meets 3. A convolution sums
+  over kernel positions first and channels last: neighbours are channels at one position, and with
+  an odd number of channels also the last of one position and the first of the next.
+- A depthwise convolution of one output a channel is multiplied in 16 bits and added in 32: exact.
+  With several outputs a channel it is a product of matrices, whose neighbours are positions.
+- Weights of uint8 are widened to 16 bits before they are multiplied: exact.
+- int8 activations are shifted by 128 before such a layer is fused.
+
+Caveats. Recurrent and fused attention operators keep their integers to themselves and are listed as
+`unchecked`. On a processor without VNNI, operators such as MatMulInteger saturate in the reference
+too. OpenVINO's kernels (oneDNN) are others: there the count is a hint.
 """
 
 from __future__ import annotations
