@@ -8,12 +8,15 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fettle.core.errors import InputError, KnobError
 from fettle.core.knobs import Choice, Range
 from fettle.core.plugin import Plugin
 from fettle.core.shelf import RUNTIMES
+
+if TYPE_CHECKING:
+    from fettle.search.workshop import Source
 
 _WHOLE = re.compile(r"-?[0-9]{1,19}")
 TARGETS = {"cpu": ("onnxruntime", "openvino")}
@@ -58,6 +61,25 @@ def add_study(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=at_least(0), default=0, help="0: all there are")
 
 
+def add_teachers(parser: argparse.ArgumentParser) -> None:
+    """Add `--teacher` and `--teacher-weights`."""
+    parser.add_argument(
+        "--teacher",
+        action="append",
+        default=[],
+        metavar="M2",
+        help="a model to distill from; given several times, they teach as one: their mean"
+        " probabilities",
+    )
+    parser.add_argument(
+        "--teacher-weights",
+        action="append",
+        default=[],
+        metavar="W2",
+        help="its weights; once for each teacher, in their order, '' where one brings its own",
+    )
+
+
 def add_seconds(parser: argparse.ArgumentParser, default: float, what: str) -> None:
     """Add `--seconds`, the time that is given to timing."""
     parser.add_argument(
@@ -83,6 +105,26 @@ def add_knobs(parser: argparse.ArgumentParser, plugin: type[Plugin]) -> None:
 def knob_values(args: argparse.Namespace, plugin: type[Plugin]) -> dict[str, Any]:
     """Return what the options of `add_knobs` were given."""
     return {knob.name: getattr(args, knob.name) for knob in plugin.knobs()}
+
+
+def teachers_of(args: argparse.Namespace) -> list[Source]:
+    """Return the teachers of `add_teachers`, each with its weights.
+
+    Raises:
+        InputError: weights that belong to no teacher.
+    """
+    from fettle.search.workshop import Source
+
+    models, weights = args.teacher, args.teacher_weights
+    if weights and not models:
+        raise InputError("`--teacher-weights` expects `--teacher`, the model that they belong to")
+    if weights and len(weights) != len(models):
+        raise InputError(
+            f"`--teacher-weights` is expected once for each of the {len(models)} teachers, in their"
+            f" order, got {len(weights)}; give '' for one that brings its own"
+        )
+    paired = zip(models, weights or [None] * len(models), strict=True)
+    return [Source(model, own or None) for model, own in paired]
 
 
 def targets(text: str) -> tuple[str, ...]:

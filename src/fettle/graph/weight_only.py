@@ -14,8 +14,8 @@ groups. onnxruntime would unpack the weights on each run, so there `graph.lower_
 rewrites the layers for its integer kernels when the session is built.
 
 Expected effect: a quarter (8 bits) or about a seventh (4 bits) of the bytes of these layers; at 8
-bits the outputs move by 0.5–3 %, at 4 bits by 4–25 % on random weights: check the verdict. The speed
-of dynamic INT8 on both engines (`benchmarks/results`, dynamic).
+bits the outputs move by 0.5–3 %, at 4 bits by 4–25 % on random weights: check the verdict. The
+speed of dynamic INT8 on both engines (`benchmarks/results`, dynamic).
 
 Papers: Dettmers et al., "LLM.int8()", NeurIPS 2022 (arXiv:2208.07339); Frantar et al., "GPTQ",
 ICLR 2023 (arXiv:2210.17323), whose round-to-nearest baseline with groups this is.

@@ -76,7 +76,7 @@ class Study:
         for trial in trials:
             self.measuring.open(trial)
         running = [trial for trial in trials if trial.session is not None]
-        _need_a_reference(trials)
+        need_a_reference(trials)
         eligible = self._eligible(trials, candidates)
         timing = self._time(running)
         base = min((t for t in running if t.is_fp32), key=_latency)
@@ -209,7 +209,14 @@ def _need_onnx(runtime: Runtime) -> None:
         )
 
 
-def _need_a_reference(trials: Sequence[Trial]) -> None:
+def need_a_reference(trials: Sequence[Trial]) -> None:
+    """Refuse a study whose model can't be run untouched in FP32.
+
+    Raises:
+        InputError: the model is quantized already.
+        ModelError: the runtimes that are here refuse it.
+        CheckFailed: there is none here.
+    """
     plain = [trial for trial in trials if trial.is_fp32]
     if not plain:
         raise InputError(

@@ -1,0 +1,335 @@
+"""The search: the fastest artifact that can be proven inside the budget, over all that is known.
+
+It never stops at the first candidate that fits. Strategies propose candidates, the cheapest first;
+each is made, timed against the fastest untouched model, and scored on `select`. Whatever stops the
+search (nothing left to try, the time limit, Ctrl-C), the best so far is timed at length and proven
+on `test`, so there is an answer after the first minute, and it only gets better.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fettle.core.context import Context
+from fettle.core.errors import FettleError, InputError
+from fettle.core.recipe import Recipe
+from fettle.core.verdict import Verdict
+from fettle.measure.noninferiority import verdict_of
+from fettle.search._measuring import Measuring
+from fettle.search._promise import LIKELY, promise
+from fettle.search._result import Findings, metric_of, result_of
+from fettle.search._sealing import seal
+from fettle.search._store import Store, sole_worker
+from fettle.search._trial import Trial
+from fettle.search.clock import Clock, OutOfTime, Watched
+from fettle.search.journal import Journal
+from fettle.search.looks import budgets
+from fettle.search.objective import Objective, objective_of
+from fettle.search.strategies import Strategy, strategies
+from fettle.search.study import Candidate, Setting, Study, need_a_reference
+from fettle.search.workshop import Source, Teachers, Workshop
+from fettle.tasks import Task
+
+QUICK_SECONDS = 2.0  # of timing for a candidate and what it is compared with
+FINALISTS = 4  # are timed at length at the end
+LOOKS = 3  # candidates that may meet `test`
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the search is asked for, beside the budget and the target.
+
+    `seconds` limits the search (None: until nothing is left to try). `only` and `skip` name shelves
+    or plug-ins (`prune`, `quantize.static`, `graph`); with `only`, the winner must be made by one
+    of them.
+    """
+
+    seconds: float | None = None
+    objective: str = "latency"
+    only: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+
+    def allows(self, recipe: Recipe) -> bool:
+        """Say whether every step of a recipe may be used."""
+        names = [step.name() for step in recipe.steps]
+        if any(_named(name, self.skip) for name in names):
+            return False
+        return not self.only or all(_named(name, self.only) for name in names)
+
+
+class Search(Study):
+    """A study whose candidates come as it goes.
+
+    Strategies read `base`, `trials`, `task`, `clock` and `promising`, and call `attempt`.
+    """
+
+    def __init__(self, workshop: Workshop, setting: Setting, out: Path, wish: Wish) -> None:
+        super().__init__(workshop, setting, out)
+        self.wish, self.clock = wish, Clock(wish.seconds)
+        self.objective: Objective = objective_of(wish.objective)
+        self.trials: list[Trial] = []
+        self._base: Trial | None = None
+        self.task = workshop.task
+        self.quick = Measuring(
+            workshop.store, workshop.task, setting.batch, QUICK_SECONDS, self.progress
+        )
+        workshop.context = replace(workshop.context, progress=Watched(self.progress, self.clock))
+        self.refused: list[tuple[Candidate, str]] = []
+        self.proofs: list[dict[str, Any]] = []
+
+    def run(self, candidates: Sequence[Candidate] = ()) -> dict[str, Any]:
+        """Search, prove, seal; return the result of the contract.
+
+        `candidates` are tried first, right after the model left alone.
+
+        Raises:
+            InputError: the time limit is over before the untouched model was measured.
+            CheckFailed: no runtime could run the model as it is.
+        """
+        started = time.perf_counter()
+        self._measure_untouched()
+        stopped, interrupted = "nothing was left to try", False
+        try:
+            for candidate in self._checked(candidates)[1:] if candidates else ():
+                self.attempt(candidate)
+            for strategy in strategies():
+                self._pursue(strategy)
+        except OutOfTime:
+            stopped = f"the time limit of {self.wish.seconds:g} s was reached"
+        except KeyboardInterrupt:
+            stopped, interrupted = "interrupted", True
+        self.progress.say(f"{stopped}: prove the best of {len(self.trials)} trials")
+        self.clock.limit = None
+        winner, verdict, timing = self._settle()
+        seconds = time.perf_counter() - started
+        findings = Findings(self.trials, self.base, winner, verdict, timing, seconds)
+        result = result_of(self, findings)
+        result |= {"search": self._account(stopped), "interrupted": interrupted}
+        return seal(self, findings, result)
+
+    def attempt(self, candidate: Candidate) -> list[Trial]:
+        """Make, time and score a candidate on every runtime of the target; return its trials.
+
+        Nothing is done twice: a candidate that was tried before is returned as it was found. One
+        that can't be made is noted with its reason, and gives no trials.
+
+        Raises:
+            OutOfTime: no time is left.
+        """
+        known = [t for t in self.trials if t.recipe.steps == candidate.recipe.steps]
+        if known or not self.wish.allows(candidate.recipe):
+            return known
+        self.clock.check()
+        try:
+            self.workshop.check(candidate.recipe)
+            made = self._trials_of(candidate)
+        except FettleError as error:
+            self._refuse(candidate, str(error))
+            return []
+        for trial in made:
+            self._examine(trial)
+            self.trials.append(trial)
+            self._tell(trial)
+        return made
+
+    def promise(self, trial: Trial) -> float:
+        """Return how likely `test` is to prove a trial inside the budget, 0 … 1."""
+        if trial.is_fp32:
+            return 1.0
+        budget = next(budgets(self.setting.budget))
+        reference, scores = (self.measuring.scores(t, "select") for t in (self.base, trial))
+        size = self.task.size("test")
+        return promise(reference, scores, budget.max_drop, size, budget.confidence)
+
+    @property
+    def base(self) -> Trial:
+        """The best untouched FP32 trial: what every loss and every gain is measured from."""
+        assert self._base is not None
+        return self._base
+
+    @property
+    def leader(self) -> Trial:
+        """The best trial by the objective among those likely to be proven; else the likeliest."""
+        running = self._eligible_trials()
+        likely = [t for t in running if t.row["promise"] >= LIKELY]
+        if likely:
+            return min(likely, key=self.objective.cost)
+        return max(running, key=lambda t: (t.row["promise"], -self.objective.cost(t)))
+
+    def _pursue(self, strategy: Strategy) -> None:
+        if strategy.applies(self):
+            self.workshop.store.journal.write("strategy", name=strategy.title)
+            self.progress.say(strategy.title)
+            strategy.explore(self)
+
+    def _measure_untouched(self) -> None:
+        plain = self._trials(self._checked(()))
+        for trial in plain:
+            self.measuring.open(trial)
+        need_a_reference(plain)
+        running = [t for t in plain if t.session is not None]
+        self._time_quickly(running)
+        self._base = min((t for t in running if t.is_fp32), key=self.objective.cost)
+        self._score(running, self.base)
+        self.trials = plain
+        for trial in running:
+            trial.row["promise"] = self.promise(trial)
+            self._tell(trial)
+        if self.clock.left <= 0:
+            raise InputError(
+                f"`time_limit` of {self.wish.seconds:g} s was over before the untouched model was"
+                f" measured, which took {self.clock.spent:.0f} s here: give at least"
+                f" {max(60, 3 * self.clock.spent):.0f} s"
+            )
+
+    def _examine(self, trial: Trial) -> None:
+        """Open, time and score one trial; a torch module's FP32 is no part of it."""
+        self.measuring.open(trial)
+        if trial.session is None:
+            return
+        same = [t for t in self.trials if t.is_fp32 and t.runtime.name() == trial.runtime.name()]
+        others = {t.label: t for t in (self.base, *same) if t.session is not None}
+        self._time_quickly([*others.values(), trial])
+        self._score([trial], self.base)
+        trial.row["promise"] = self.promise(trial)
+
+    def _time_quickly(self, trials: Sequence[Trial]) -> None:
+        timing = self.quick.timing(trials)
+        for trial in trials:
+            if "latency_ms" not in trial.row:
+                trial.row.update(timing["rows"][trial.label])
+                trial.row["comparable_ms"] = self._comparable(trial)
+        self.objective.observe(self.quick, trials)
+
+    def _comparable(self, trial: Trial) -> float:
+        """Return the trial's p50 as if it had been timed in the run of the untouched models."""
+        if self._base is None:
+            return float(trial.row["latency_ms"]["p50"])
+        faster = trial.row["ratios"][self._base.label]["value"]
+        return float(self._base.row["latency_ms"]["p50"]) / float(faster)
+
+    def _settle(self) -> tuple[Trial, Verdict, dict[str, Any]]:
+        """Time the finalists at length; prove them in turn until one passes."""
+        finalists = self._finalists()
+        plain = [t for t in self.trials if t.is_plain and t.session is not None]
+        timed = {t.label: t for t in (*plain, *finalists)}
+        for trial in timed.values():
+            self.measuring.open(trial)
+        timing = self._time(list(timed.values()))
+        for trial in timed.values():
+            trial.row["comparable_ms"] = trial.row["latency_ms"]["p50"]
+        order = self._order(finalists)
+        levels = budgets(self.setting.budget)
+        proven: list[tuple[Trial, Verdict]] = []
+        for trial, budget in zip(order, levels, strict=False):
+            verdict = self._look(trial, budget)
+            proven.append((trial, verdict))
+            if verdict.passed:
+                break
+        winner, verdict = next((p for p in proven if p[1].passed), proven[0])
+        return winner, verdict, timing
+
+    def _order(self, finalists: Sequence[Trial]) -> list[Trial]:
+        """Return who meets `test`, in turn: the leader, then ever likelier ones."""
+        leader = self.leader
+        safer = [t for t in finalists if t.row["promise"] > leader.row["promise"]]
+        order = [leader]
+        for trial in sorted(safer, key=self.objective.cost):
+            if trial.row["promise"] > order[-1].row["promise"]:
+                order.append(trial)
+        return order[:LOOKS]
+
+    def _look(self, trial: Trial, budget: Any) -> Verdict:
+        self.progress.say(f"prove on test: {trial.recipe}")
+        reference, scores = (self.measuring.scores(t, "test") for t in (self.base, trial))
+        for subject, found in ((self.base, reference), (trial, scores)):
+            subject.proof["metric"] = metric_of(found, "test")
+        found_verdict = verdict_of(reference, scores, budget)
+        trial.proof["drop"] = found_verdict.drop.to_json()
+        self.proofs.append({"recipe": str(trial.recipe), **found_verdict.to_json()})
+        self.workshop.store.journal.write("look", **self.proofs[-1])
+        return found_verdict
+
+    def _finalists(self) -> list[Trial]:
+        """Return the leader and those that are better than it in cost or in promise."""
+        running = self._eligible_trials()
+        by_cost = sorted(running, key=self.objective.cost)
+        kept, best = [], -1.0
+        for trial in by_cost:
+            if trial.row["promise"] > best and trial.row["promise"] > 1 - LIKELY:
+                best = trial.row["promise"]
+                kept.append(trial)
+        leader = self.leader
+        return [leader, *[t for t in kept if t is not leader]][:FINALISTS]
+
+    def _eligible_trials(self) -> list[Trial]:
+        """Return the trials that may win: they run, as ONNX, and were asked for."""
+        running = [t for t in self.trials if "promise" in t.row and t.runtime.takes == "onnx"]
+        if not self.wish.only:
+            return running
+        return [t for t in running if t.recipe.steps] or running
+
+    def _refuse(self, candidate: Candidate, why: str) -> None:
+        self.refused.append((candidate, why))
+        self.workshop.store.journal.write("refused", recipe=str(candidate.recipe), why=why)
+
+    def _tell(self, trial: Trial) -> None:
+        """Write a trial down, and say it."""
+        row = trial.row
+        if "promise" not in row:
+            self.workshop.store.journal.write("trial", trial=str(trial.recipe), why=trial.refused)
+            return
+        self.workshop.store.journal.write(
+            "trial",
+            trial=str(trial.recipe),
+            p50_ms=row["latency_ms"]["p50"],
+            drop=row["drop"]["value"],
+            promise=round(row["promise"], 4),
+        )
+        faster = self.base.row["comparable_ms"] / row["comparable_ms"]
+        self.progress.say(
+            f"  {trial.recipe}: {row['comparable_ms']:.3g} ms, {faster:.2f}× the untouched model,"
+            f" drop {row['drop']['value']:+.4f}, likely to be proven {row['promise']:.0%}"
+        )
+
+    def _account(self, stopped: str) -> dict[str, Any]:
+        """Return how the search went, for the record and `--explain`."""
+        return {
+            "stopped": stopped,
+            "objective": self.wish.objective,
+            "time_limit": self.wish.seconds,
+            "looks": self.proofs,
+            "refused": [{"recipe": str(c.recipe), "why": why} for c, why in self.refused],
+        }
+
+
+def optimize(  # noqa: PLR0913 - the verb's own options, by name
+    source: Source,
+    task: Task,
+    out: Path,
+    setting: Setting,
+    wish: Wish | None = None,
+    *,
+    candidates: Sequence[Candidate] = (),
+    context: Context | None = None,
+    teacher: Teachers = None,
+) -> dict[str, Any]:
+    """Search in the folder `out`, continuing what is there already; return the result.
+
+    Raises:
+        FettleError: as the message says; nothing that was finished before is lost.
+    """
+    with sole_worker(out):
+        journal = Journal(out / "journal.jsonl")
+        journal.write("start", command=setting.command, model=source.spec, data=setting.data)
+        workshop = Workshop(source, task, Store(out, journal), context or Context(), teacher)
+        return Search(workshop, setting, out, wish or Wish()).run(candidates)
+
+
+def _named(name: str, wanted: Sequence[str]) -> bool:
+    """Say whether `name` is one of `wanted`, or stands on a shelf of that name."""
+    return any(name == w or name.startswith(f"{w.rstrip('.')}.") for w in wanted)
