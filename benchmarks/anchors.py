@@ -168,7 +168,7 @@ def _recipe(workshop: Workshop, line: str) -> Any:
 
 def _rival(plain: Subject, batches: Sequence[Any], scratch: Path, kind: str) -> Any:
     signed = kind == "s8s8"
-    return lambda: by_onnxruntime(plain.path, batches, scratch / f"{kind}.onnx", signed)
+    return lambda: by_onnxruntime(plain.onnx, batches, scratch / f"{kind}.onnx", signed)
 
 
 def write(results: Mapping[str, Mapping[str, Any]]) -> None:

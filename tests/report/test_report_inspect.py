@@ -10,6 +10,8 @@ def result():
     layer = {"name": "conv_1", "op": "Conv", "shape": [-1, 8, 4, 4], "precision": {"a": "int8"}}
     other = {"name": "n" * 60, "op": "Gemm", "shape": [], "precision": {"a": "f32", "b": "bf16"}}
     note = {"rule": "r", "severity": "float", "found": "one scale", "mend": "quantize both"}
+    left = {"node": "fc", "op": "Gemm", "ms": None, "explanation": "for a reason"}
+    changes = [{"op": op, "ms": 0.5} for op in ("Cast", "Cast", "Reorder")]
     return {
         "subject": "m.onnx",
         "parameters": 1234,
@@ -19,7 +21,7 @@ def result():
         "operators": {"Conv": 1, "Gemm": 1},
         "precisions": {"a": {"int8": 1, "f32": 1}, "b": {}},
         "layers": [layer, other],
-        "unfused": {"a": [{"name": "fc", "op": "Gemm", "precision": "f32", "why": "for a reason"}]},
+        "unfused": {"a": {"meant": 3, "layers": [left], "conversions": changes}},
         "refused": {"c": "not installed"},
         "lint": [{**note, "node": f"node{i}"} for i in range(3)],
         "profile": {},
@@ -40,8 +42,9 @@ def test_short_first(result):
         "  a            1 × int8, 1 × f32",
         "  b            the engine does not tell",
         "  c            refused: not installed",
-        "left in float on a: 1 of what multiplies",
+        "left in float on a: 1 of 3 layers meant for int8",
         "  Gemm         fc: for a reason",
+        "  conversions that run as layers of their own: 2 × Cast, 1 × Reorder, 1.50 ms",
         "TensorRT    3 × float",
         "  float: node0: one scale; quantize both",
         "  … and 2 like these; --layers shows all",
@@ -56,6 +59,11 @@ def test_layers_have_engines_as_columns(result):
         [f"…{'n' * 43}", "Gemm", "f32", "bf16"],
     ]
     assert "node2" in "\n".join(lines)
+
+
+def test_nothing_left_in_float(result):
+    result["unfused"] = {"a": {"meant": 3, "layers": [], "conversions": []}}
+    assert "left in float on a: none of 3 layers meant for int8" in inspect_text(result)
 
 
 def test_times_slowest_first(result):

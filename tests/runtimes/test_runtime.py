@@ -4,7 +4,7 @@ import pytest
 from fettle.core.arrays import TensorSpec
 from fettle.core.errors import InputError
 from fettle.core.shelf import RUNTIMES
-from fettle.runtimes._runtime import match_inputs
+from fettle.runtimes._runtime import LayerPrecision, match_inputs
 from fettle.testing import FakeSession, sample
 
 SPECS = (TensorSpec("a", "float32", (-1, 2)), TensorSpec("b", "int64", (-1,)))
@@ -44,3 +44,21 @@ def test_an_engine_tells_the_time_of_each_layer(name):
     assert sum("Conv" in time.op for time in times) == 7
     assert all(time.ms >= 0 for time in times)
     assert sum(time.ms for time in times) > 0
+
+
+@pytest.mark.parametrize(
+    ("op", "precision", "computes"),
+    [
+        ("Conv", "f32", True),
+        ("Add", "bf16", True),
+        ("MatMulInteger", "int8", True),
+        ("Gather", "f32", False),
+        ("Where", "f32", False),
+        ("Add", "i64", False),
+        ("Mul", "i32", False),
+        ("Equal", "i64", False),
+        ("And", "boolean", False),
+    ],
+)
+def test_what_computes_is_arithmetic_on_numbers(op, precision, computes):
+    assert LayerPrecision("a layer", op, precision).computes is computes

@@ -104,5 +104,5 @@ def test_inputs_that_can_not_be_made_are_told_on_every_row(strings, numbers, scr
 
 
 def test_data_that_does_not_fit_is_a_wrong_argument(numbers, scratch):
-    with pytest.raises(InputError, match="tokens:16:2.*doesn't fit"):
+    with pytest.raises(InputError, match=r"tokens:16:2.*doesn't fit"):
         resolve(numbers, scratch, data="tokens:16:2")

@@ -54,11 +54,23 @@ def _precisions(result: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _unfused(result: Mapping[str, Any], everything: bool) -> Iterator[str]:
-    for engine, layers in (result.get("unfused") or {}).items():
-        yield f"left in float on {engine}: {len(layers)} of what multiplies"
+    for engine, found in (result.get("unfused") or {}).items():
+        layers, meant = found["layers"], found["meant"]
+        yield f"left in float on {engine}: {len(layers) or 'none'} of {meant} layers meant for int8"
         for layer in _few(layers, everything):
-            yield f"  {layer['op']:<12} {_cut(layer['name'])}: {layer['why']}"
+            spent = f"{form.significant(layer['ms'])} ms, " if layer["ms"] is not None else ""
+            text = f"  {layer['op']:<12} {_cut(layer['node'])}: {spent}{layer['explanation']}"
+            yield textwrap.fill(text, _WIDTH, subsequent_indent=" " * 15)
         yield from _more(layers, everything)
+        yield from _conversions(found["conversions"])
+
+
+def _conversions(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    if found:
+        counts = ", ".join(f"{n} × {op}" for op, n in Counter(c["op"] for c in found).items())
+        known = [c["ms"] for c in found if c["ms"] is not None]
+        spent = f", {form.significant(sum(known))} ms" if known else ""
+        yield f"  conversions that run as layers of their own: {counts}{spent}"
 
 
 def _lint(findings: Sequence[Mapping[str, str]], everything: bool) -> Iterator[str]:

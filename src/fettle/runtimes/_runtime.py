@@ -23,10 +23,17 @@ _MOVES = {
     *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Cast", "Constant"),
     *("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Shape"),
     *("ReorderInput", "ReorderOutput", "Slice", "Gather", "Concat", "Pad", "Expand"),
+    *("Where", "Split", "Tile", "Range", "ConstantOfShape", "GatherND", "GatherElements"),
+    *("ScatterND", "ScatterElements"),
     # OpenVINO
     *("Input", "Output", "Const", "Reorder", "FakeQuantize", "Convert", "StridedSlice"),
-    *("Concatenation", "Split", "Broadcast", "ShapeOf"),
+    *("Concatenation", "Broadcast", "ShapeOf", "Select", "ScatterUpdate", "ScatterNDUpdate"),
+    *("ScatterElementsUpdate", "MemoryInput", "MemoryOutput"),
+    "Embedding",  # torch
 }
+# of shapes, positions and masks; products of 8 bits are told as int8, whatever they sum in
+_INDEXES = {"i16", "u16", "i32", "u32", "i64", "u64", "int16", "uint16", "uint32", "uint64",
+            "boolean", "string"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,8 +51,8 @@ class LayerPrecision:
 
     @property
     def computes(self) -> bool:
-        """Whether this is arithmetic, not a change of type, layout or view."""
-        return self.op not in _MOVES
+        """Whether this is arithmetic: no change of type, layout or view, no shapes, no masks."""
+        return self.op not in _MOVES and self.precision not in _INDEXES
 
 
 @dataclass(frozen=True)

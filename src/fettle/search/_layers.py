@@ -13,7 +13,6 @@ from fettle.measure import matched, precisions_of, shapes_of, traffic_of
 from fettle.runtimes import LayerPrecision
 
 Told = Mapping[str, Sequence[LayerPrecision]]
-_INTEGERS = ("int8", "int4")
 
 
 @dataclass(frozen=True)
@@ -62,20 +61,3 @@ def layers_of(path: Path, inputs: Arrays, told: Told) -> list[Layer]:
         )
         for i, step in enumerate(traffic.steps)
     ]
-
-
-def unfused(layers: Sequence[Layer]) -> dict[str, list[dict[str, str]]]:
-    """Return by engine which products of a quantized graph don't run in integers, and why."""
-    found: dict[str, list[dict[str, str]]] = {}
-    for layer in layers:
-        for engine, precision in layer.precision.items():
-            if layer.macs and precision not in _INTEGERS:
-                row = {"name": layer.name, "op": layer.op, "precision": precision}
-                found.setdefault(engine, []).append({**row, "why": _why(layer)})
-    return found
-
-
-def _why(layer: Layer) -> str:
-    if layer.quantized:
-        return "quantized in the graph, and not fused by the engine"
-    return "its inputs are left in float by the graph"

@@ -19,8 +19,9 @@ from fettle.measure.peaks import peaks_of
 from fettle.measure.profile import profile
 from fettle.measure.saturation import saturation_of
 from fettle.measure.sparsity import sparsity_of
+from fettle.measure.unfused import unfused
 from fettle.runtimes import LayerPrecision, Runtime, Session
-from fettle.search._layers import Layer, layers_of, unfused
+from fettle.search._layers import layers_of
 from fettle.search._random_inputs import input_specs
 from fettle.search._result import machine_json
 from fettle.search.subject import Subject
@@ -44,6 +45,7 @@ class _Seen:
 
     layers: list[LayerPrecision]
     profile: dict[str, Any] | None
+    unfused: dict[str, Any] | None
 
 
 def inspect(
@@ -53,11 +55,15 @@ def inspect(
 
     `layers` has one row for each layer of the graph, with the precision that each engine runs it
     in; `engine_layers` has what engines tell of themselves, under their own names; `precisions`
-    counts that; `refused` says which runtime can't run the artifact, and `lint` what TensorRT
-    would refuse, miscompute or leave in float.
+    counts that; `unfused` says what each runs in float though it was meant for int8, and why;
+    `refused` says which runtime can't run the artifact, and `lint` what TensorRT would refuse,
+    miscompute or leave in float.
+
+    Raises:
+        FettleError: a torch model that can't be exported, or inputs that can't be made.
     """
     asked, watch = asked or Asked(), progress or Silent()
-    inputs = _one_batch(subject)
+    path, inputs = subject.onnx, _one_batch(subject)
     seen: dict[str, _Seen] = {}
     refused: dict[str, str] = {}
     for name in RUNTIMES.names():
@@ -70,20 +76,20 @@ def inspect(
         if found is not None:
             seen[name] = found
     told = {name: found.layers for name, found in seen.items()}
-    layers = layers_of(subject.path, inputs, told)
+    layers = layers_of(path, inputs, told)
     return {
         "subject": subject.name,
-        "parameters": parameters_of(subject.path),
+        "parameters": parameters_of(path),
         "macs": _macs(subject),
-        "sparsity": sparsity_of(subject.path),
-        "size_bytes": measure.onnx_bytes(subject.path),
-        "operators": operators_of(subject.path),
+        "sparsity": sparsity_of(path),
+        "size_bytes": measure.onnx_bytes(path),
+        "operators": operators_of(path),
         "precisions": {name: dict(Counter(x.precision for x in t)) for name, t in told.items()},
         "layers": [layer.to_json() for layer in layers],
         "engine_layers": {name: [_json(x) for x in t] for name, t in told.items()},
-        "unfused": _unfused(subject, layers),
+        "unfused": {name: found.unfused for name, found in seen.items() if found.unfused},
         "refused": refused,
-        "lint": [finding.to_json() for finding in lint(subject.path)],
+        "lint": [finding.to_json() for finding in lint(path)],
         "profile": {name: found.profile for name, found in seen.items() if found.profile},
         "saturation": _saturation(subject, watch) if asked.saturation else None,
         "trtexec": _trtexec(subject) if asked.trtexec else None,
@@ -105,7 +111,11 @@ def _look(subject: Subject, name: str, inputs: Arrays, asked: Asked) -> _Seen | 
     session = runtime.build(model, lowering)
     try:
         layers = [layer for layer in session.layers() if layer.computes]
-        return _Seen(layers, _profile(subject, session, inputs, asked))
+        times = inputs if asked.profile else None
+        left = None
+        if subject.quantized and runtime.takes == "onnx":
+            left = unfused(subject.path, session, name, times, lowering).to_json()
+        return _Seen(layers, _profile(subject, session, inputs, asked), left)
     finally:
         session.close()
 
@@ -140,10 +150,6 @@ def _json(layer: LayerPrecision) -> dict[str, Any]:
         "precision": layer.precision,
         "shape": list(layer.shape),
     }
-
-
-def _unfused(subject: Subject, layers: list[Layer]) -> dict[str, list[dict[str, str]]]:
-    return unfused(layers) if subject.quantized else {}
 
 
 def _saturation(subject: Subject, progress: Reporter) -> dict[str, Any] | None:
