@@ -53,15 +53,25 @@ def test_the_sum_is_the_same_and_is_not_fused(build, run, tmp_path, residual):
     np.testing.assert_array_equal(run(result, {"x": X})["y"], run(graph.proto, {"x": X})["y"])
 
 
-def test_an_addition_before_anything_else_is_kept(build):
-    kinds = [node.op_type for node in lowered(encoder(build, normed=False)).graph]
-    assert "Sum" not in kinds
-    assert "Add" in kinds
+def test_an_addition_before_anything_else_is_refused(build):
+    with pytest.raises(ModelError, match="this model has none"):
+        lowered(encoder(build, normed=False))
 
 
-def test_a_float_model_is_refused(build):
-    with pytest.raises(ModelError, match="quantize it first"):
-        lowered(build([("Relu", ["x"], ["y"])]))
+def test_a_dynamic_model_is_lowered_too(build, run, tmp_path):
+    weights = {"w": RNG.normal(0, 0.3, (32, 32)).astype(F), "g": np.ones(32, F)}
+    graph = build(
+        [("MatMul", ["x", "w"], ["m"]), ("Add", ["m", "x"], ["r"]),
+         ("LayerNormalization", ["r", "g", "g"], ["y"])],
+        weights, inputs={"x": [2, 6, 32]},
+    )  # fmt: skip
+    x = RNG.normal(0, 1, (2, 6, 32)).astype(F)
+    model = PASSES.make("graph.dynamic_int8")(graph.ir)
+    before = run(model, {"x": x})["y"]
+    assert "SkipLayerNormalization" in operators(model, tmp_path)
+    result = PASSES.make("graph.lower_ort_x86_norms")(model)
+    assert "SkipLayerNormalization" not in operators(result, tmp_path)
+    np.testing.assert_array_equal(run(result, {"x": x})["y"], before)
 
 
 def test_it_suits_any_x86():
