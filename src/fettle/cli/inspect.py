@@ -25,7 +25,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--saturation",
         action="store_true",
-        help="emulate what an INT8 model computes on a processor without VNNI",
+        help="emulate what an INT8 model computes on a processor without VNNI; on such a processor"
+        " this is done without being asked",
     )
     parser.add_argument(
         "--trtexec", action="store_true", help="print trtexec's command lines for TensorRT"

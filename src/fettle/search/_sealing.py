@@ -16,19 +16,25 @@ from fettle.core.bundle import MODEL, Manifest, write_bundle
 from fettle.core.files import storage_errors, write_json, write_text
 from fettle.core.machine import this_machine, versions
 from fettle.measure.lowering import limits_of
+from fettle.search._saturating import EXAMPLES, saturation_check
 from fettle.search._trial import Trial
 
 if TYPE_CHECKING:
     from fettle.search._result import Findings
     from fettle.search.study import Study
 
+Checks = tuple[dict[str, Any], ...]
+
 _REFERENCE_BYTES = 4_000_000
 
 
 def seal(study: Study, found: Findings, result: dict[str, Any]) -> dict[str, Any]:
     """Write the bundle `best`, `result.json` and `report.html`; return the result."""
+    checks = _checks(study, found.winner)
+    said = [result.get("warning"), *(check["warning"] for check in checks)]
+    result = {**result, "warning": "; ".join(text for text in said if text) or None}
     with storage_errors(study.out):
-        _bundle(study, found, result)
+        _bundle(study, found, result, checks)
     write_json(study.out / "result.json", result)
     report.write(study.out)
     study.workshop.store.journal.write(
@@ -40,13 +46,21 @@ def seal(study: Study, found: Findings, result: dict[str, Any]) -> dict[str, Any
     return result
 
 
-def _bundle(study: Study, found: Findings, result: dict[str, Any]) -> None:
+def _checks(study: Study, winner: Trial) -> Checks:
+    if not winner.is_lowered:
+        return ()
+    assert isinstance(winner.model, Path)
+    inputs, _ = study.measuring.golden(winner, EXAMPLES)
+    return saturation_check(winner.model, inputs, winner.lowering, this_machine())
+
+
+def _bundle(study: Study, found: Findings, result: dict[str, Any], checks: Checks) -> None:
     with tempfile.TemporaryDirectory(dir=study.out, prefix=".best.", suffix=".tmp") as name:
         folder = Path(name)
         _fill(study, found.winner, folder)
         write_text(folder / "card.md", report.card(result))
         write_text(folder / "report.html", report.render(result))
-        write_bundle(study.out / "best", _manifest(study, found, result), folder)
+        write_bundle(study.out / "best", _manifest(study, found, result, checks), folder)
 
 
 def _fill(study: Study, winner: Trial, folder: Path) -> None:
@@ -77,7 +91,7 @@ def _save(path: Path, inputs: Arrays, outputs: Arrays) -> None:
     np.savez(path, allow_pickle=False, **named, **{f"output/{k}": v for k, v in outputs.items()})
 
 
-def _manifest(study: Study, found: Findings, result: dict[str, Any]) -> Manifest:
+def _manifest(study: Study, found: Findings, result: dict[str, Any], checks: Checks) -> Manifest:
     winner, task = found.winner, study.workshop.task
     assert winner.session is not None
     outputs = _specs_of_outputs(winner, task.signature.classes)
@@ -113,6 +127,7 @@ def _manifest(study: Study, found: Findings, result: dict[str, Any]) -> Manifest
             "baseline": {name: result["baseline"][name] for name in measured},
         },
         verdict=found.verdict.to_json(),
+        checks=checks,
         lowering={winner.runtime.name(): list(winner.lowering)},
         golden=_tolerance(study, winner),
         machine=this_machine().to_json(),

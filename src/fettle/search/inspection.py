@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fettle import measure
 from fettle.core.arrays import Arrays
 from fettle.core.errors import FettleError, ModelError
-from fettle.core.machine import usable_threads
+from fettle.core.machine import Machine, this_machine, usable_threads
 from fettle.core.progress import Reporter, Silent
 from fettle.core.shelf import RUNTIMES
 from fettle.graph.tensorrt_lint import lint
@@ -17,13 +17,13 @@ from fettle.measure.macs import macs_of, parameters_of
 from fettle.measure.operators import operators_of
 from fettle.measure.peaks import peaks_of
 from fettle.measure.profile import profile
-from fettle.measure.saturation import saturation_of
 from fettle.measure.sparsity import sparsity_of
 from fettle.measure.unfused import unfused
 from fettle.runtimes import LayerPrecision, Runtime, Session
 from fettle.search._layers import layers_of
 from fettle.search._random_inputs import input_specs
 from fettle.search._result import machine_json
+from fettle.search._saturating import EXAMPLES, saturates_on, saturation_in
 from fettle.search.subject import Subject
 
 _RUNS = 20
@@ -31,12 +31,16 @@ _RUNS = 20
 
 @dataclass(frozen=True)
 class Asked:
-    """What is looked at beyond what costs nothing: `threads` 0 are all there are."""
+    """What is looked at beyond what costs nothing: `threads` 0 are all there are.
+
+    Saturation is looked at without being asked where `machine`, by default this one, saturates.
+    """
 
     profile: bool = False
     saturation: bool = False
     trtexec: bool = False
     threads: int = 0
+    machine: Machine = field(default_factory=this_machine)
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ def inspect(
         "refused": refused,
         "lint": [finding.to_json() for finding in lint(path)],
         "profile": {name: found.profile for name, found in seen.items() if found.profile},
-        "saturation": _saturation(subject, watch) if asked.saturation else None,
+        "saturation": _saturation(subject, asked, watch),
         "trtexec": _trtexec(subject) if asked.trtexec else None,
         "machine": machine_json(),
     }
@@ -152,15 +156,13 @@ def _json(layer: LayerPrecision) -> dict[str, Any]:
     }
 
 
-def _saturation(subject: Subject, progress: Reporter) -> dict[str, Any] | None:
-    """Return what saturates without VNNI, or why that can't be told; None without INT8 layers."""
-    if not subject.quantized:
+def _saturation(subject: Subject, asked: Asked, progress: Reporter) -> dict[str, Any] | None:
+    """Return what saturates without VNNI; None where nobody asks, and without INT8 layers."""
+    wanted = asked.saturation or saturates_on(asked.machine)
+    if not (wanted and subject.quantized):
         return None
     progress.say("emulate the sums of a processor without VNNI")
-    try:
-        return saturation_of(subject.path, subject.batch(8)).to_json()
-    except (FettleError, RuntimeError) as error:
-        return {"warning": f"saturation can't be told: {error}"}
+    return saturation_in(subject.path, subject.batch(EXAMPLES))
 
 
 def _trtexec(subject: Subject) -> dict[str, str]:
