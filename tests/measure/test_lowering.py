@@ -73,7 +73,7 @@ def test_only_passes_for_the_engine_and_the_processor_are_tried(monkeypatch):
         monkeypatch.setattr(lowering, "this_machine", lambda: Machine("a", arch, isa, 2))
 
     on(("avx2", "avx512_vnni"))
-    parts = ("norms", "operators", "products", "stems", "widths")
+    parts = ("dynamic", "norms", "operators", "products", "stems", "widths")
     everywhere = [f"graph.lower_ort_x86_{name}" for name in parts]
     found = candidates(RUNTIMES.make("onnxruntime"))
     assert [name for name in found if "x86" in name] == ["graph.lower_ort_x86", *everywhere]

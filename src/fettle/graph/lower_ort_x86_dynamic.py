@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from fettle.core.errors import ModelError
 from fettle.core.machine import Machine
 from fettle.graph._pass import GraphPass
 from fettle.graph._weight_coding import put_instead
@@ -40,16 +39,8 @@ class LowerOrtX86Dynamic(GraphPass):
         """Say whether this is an x86 processor."""
         return machine.is_x86
 
-    def requires(self, model: ir.Model) -> None:
-        """Refuse a model without two dynamic products of one tensor."""
-        if not _shared(model.graph):
-            raise ModelError(
-                f"`{self.name()}` is for models in dynamic INT8 where several products read one"
-                " tensor, and this one has none; leave it out"
-            )
-
     def apply(self, model: ir.Model, task: Task | None) -> ir.Model:
-        """Rewrite every group of products that read one tensor."""
+        """Rewrite every group of products that read one tensor, if there is one."""
         del task
         for value, products in _shared(model.graph).items():
             parts = _quantized(model.graph, value, products[0])

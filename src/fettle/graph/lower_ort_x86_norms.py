@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from fettle.core.errors import ModelError
 from fettle.core.machine import Machine
 from fettle.graph._constants import set_type
 from fettle.graph._pass import GraphPass
@@ -40,16 +39,8 @@ class LowerOrtX86Norms(GraphPass):
         """Say whether this is an x86 processor."""
         return machine.is_x86
 
-    def requires(self, model: ir.Model) -> None:
-        """Refuse a model without an addition in front of a layer norm."""
-        if not any(_normed(node) for node in model.graph):
-            raise ModelError(
-                f"`{self.name()}` rewrites additions in front of layer norms, and this model has"
-                " none; leave it out"
-            )
-
     def apply(self, model: ir.Model, task: Task | None) -> ir.Model:
-        """Rewrite every residual addition in front of a layer norm."""
+        """Rewrite every residual addition in front of a layer norm, if there is one."""
         del task
         for node in list(model.graph):
             if _normed(node):
