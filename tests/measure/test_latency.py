@@ -1,4 +1,5 @@
 import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -276,6 +277,29 @@ def test_the_collector_rests_while_timing(time):
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+@pytest.fixture(params=[False, True])
+def frozen(request):
+    """Whether a program set aside what it had, as servers do before they fork."""
+    before = gc.get_freeze_count()
+    (gc.freeze if request.param else gc.unfreeze)()
+    yield gc.get_freeze_count()
+    (gc.freeze if before else gc.unfreeze)()
+
+
+def test_collecting_while_timing_looks_at_what_is_new_alone(frozen):
+    class Held:
+        pass
+
+    with collector_at_rest(), collector_at_rest():
+        assert gc.get_freeze_count() > 0
+        held = Held()
+        held.itself, gone = held, weakref.ref(held)
+        del held
+        gc.collect()
+        assert gone() is None
+    assert gc.get_freeze_count() == frozen
 
 
 def test_the_order_is_fair():
