@@ -284,7 +284,7 @@ def frozen(request):
     """Whether a program set aside what it had, as servers do before they fork."""
     before = gc.get_freeze_count()
     (gc.freeze if request.param else gc.unfreeze)()
-    yield gc.get_freeze_count()
+    yield request.param
     (gc.freeze if before else gc.unfreeze)()
 
 
@@ -299,7 +299,7 @@ def test_collecting_while_timing_looks_at_what_is_new_alone(frozen):
         del held
         gc.collect()
         assert gone() is None
-    assert gc.get_freeze_count() == frozen
+    assert (gc.get_freeze_count() > 0) == frozen
 
 
 def test_the_order_is_fair():
