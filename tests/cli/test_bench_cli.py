@@ -1,6 +1,8 @@
 """`fettle bench` as a user meets it: several artifacts, pages, refusals, wrong input."""
 
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -60,13 +62,62 @@ def test_several_clients_at_once(fettle, linear_onnx):
     assert [noise["concurrency"] for noise in said.json["noises"]] == [1, 2]
 
 
-@pytest.mark.parametrize(("scenario", "key"), [("single", "percentile"), ("offline", "tried")])
+@pytest.mark.parametrize(
+    ("scenario", "key"), [("single", "percentile"), ("offline", "tried"), ("server", "trials")]
+)
 def test_scenarios(fettle, linear_onnx, scenario, key):
     said = fettle("bench", linear_onnx, *ORT, *QUICK, "--scenario", scenario, "--json")
     assert said.code == 0
-    assert said.json["rows"][0]["scenario"]["name"] == scenario
-    assert key in said.json["rows"][0]["scenario"]
+    (row,) = said.json["rows"]
+    assert row["scenario"]["name"] == scenario
+    assert key in row["scenario"]
+    assert row["latency_ms"]["mean"] > 0
     assert said.json["noise"] is None
+
+
+def test_the_highest_rate_within_a_bound(fettle, linear_onnx):
+    words = ["bench", linear_onnx, *ORT, *QUICK, "--scenario", "server", "--p99-ms", "200"]
+    (row,) = fettle(*words, "--batch", "2", "--json").json["rows"]
+    found = row["scenario"]
+    assert row["throughput"] == 2 * found["rate"] > 0
+    assert row["latency_ms"]["p99"] <= found["bound_ms"] == 200
+    last = found["trials"][-1]
+    assert (last["rate"], last["answer"]) == (found["rate"], "holds")
+    text = " ".join(fettle(*words).out.split())
+    assert "highest rate of requests a second whose p99" in text
+    assert re.search(r"/s held [1-9]\d* of [1-9]\d* times over [\d,]+ requests", text)
+    assert "of 200 ms" in text
+
+
+def test_a_bound_that_no_rate_keeps(fettle, linear_onnx):
+    words = [*ORT, *QUICK, "--scenario", "server", "--p99-ms", "0.000001"]
+    said = fettle("bench", linear_onnx, *words)
+    assert said.code == 2
+    assert "no rate was shown to keep p99 within 1e-06 ms" in " ".join(said.out.split())
+
+
+def test_the_most_examples_a_second(fettle, linear_onnx):
+    words = ["bench", linear_onnx, *ORT, *QUICK, "--scenario", "offline", "--batch", "4"]
+    found = fettle(*words, "--json").json["rows"][0]["scenario"]
+    tried = {(load["batch"], load["clients"]) for load in found["tried"]}
+    assert tried == {(1, 1), (4, 1), (8, 1)}
+    assert (found["batch"], found["clients"]) in tried
+    assert "all work is there at once" in fettle(*words).out
+
+
+@pytest.mark.parametrize(("batch", "calls"), [(1, "1 of 2"), (2, ""), (5, "3 of 2")])
+def test_a_fixed_batch_is_called_as_often_as_needed(fettle, relu, tmp_path, batch, calls):
+    model = onnx.load(relu)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 2
+    path = tmp_path / "two.onnx"
+    onnx.save(model, path)
+    words = ["bench", path, *ORT, *QUICK, "--batch", batch]
+    (row,) = fettle(*words, "--json").json["rows"]
+    assert (row["fixed_batch"], row["calls"]) == (2, math.ceil(batch / 2))
+    out = fettle(*words).out
+    assert ("the last call filled up" in " ".join(out.split())) is bool(calls)
+    assert calls in out
 
 
 def test_an_operator_that_an_engine_lacks_is_named_and_the_others_go_on(

@@ -32,7 +32,14 @@ from fettle.measure.macs import LayerMacs, layer_macs, macs_of, parameters_of
 from fettle.measure.memory import Footprint, peak_memory
 from fettle.measure.noninferiority import drop_of, mean_score, proportion_interval, verdict_of
 from fettle.measure.operators import operators_of
-from fettle.measure.quality import Agreement, agreement, outputs_of, run_batch, scores_of
+from fettle.measure.quality import (
+    Agreement,
+    agreement,
+    fixed_batch,
+    outputs_of,
+    run_batch,
+    scores_of,
+)
 from fettle.measure.roofline import precisions_of, shapes_of
 from fettle.measure.scenarios import Offline, Stream, multi_stream, offline, single_stream
 from fettle.measure.server_load import Pool, Search, Server, server
@@ -66,6 +73,7 @@ __all__ = [
     "differs",
     "drop_of",
     "file_bytes",
+    "fixed_batch",
     "layer_macs",
     "macs_of",
     "matched",

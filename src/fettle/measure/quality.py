@@ -82,7 +82,7 @@ def run_batch(session: Session, inputs: Arrays) -> Arrays:
     Such a model gets whole batches; the last is filled by repeating rows, and their answers
     are dropped.
     """
-    n, fixed = _length(inputs), _fixed_batch(session)
+    n, fixed = _length(inputs), fixed_batch(session)
     if fixed is None or n == fixed:
         return session.run(inputs)
     parts = [
@@ -123,10 +123,10 @@ def _gap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _batches(session: Session, task: Task, split: Split, batch_size: int) -> Iterator[Batch]:
     if batch_size < 1:
         raise DataError(f"`batch_size` expects at least 1, got {batch_size}")
-    return task.batches(split, _fixed_batch(session) or batch_size)
+    return task.batches(split, fixed_batch(session) or batch_size)
 
 
-def _fixed_batch(session: Session) -> int | None:
+def fixed_batch(session: Session) -> int | None:
     """Return the batch that the model insists on, or None when it is free."""
     shape = session.inputs[0].shape if session.inputs else ()
     return shape[0] if shape and shape[0] > 0 else None

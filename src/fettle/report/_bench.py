@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fettle.report import _format as form
-from fettle.report._bench_lines import Group, Line, Span, groups_of, refused_of
+from fettle.report._bench_lines import Group, Line, Span, calls_of, groups_of, refused_of
+from fettle.report._bench_notes import notes_of
 
 _WIDTH = 120
 _NAME = 32
@@ -21,7 +22,8 @@ def bench_table(result: Mapping[str, Any]) -> str:
         textwrap.fill(f"refused: {name} ({where}): {why}", _WIDTH, subsequent_indent="  ")
         for name, where, why in refused_of(result)
     ]
-    return "\n".join([*parts, *refused, *_notes(result)]).strip()
+    wrapped = [textwrap.fill(n, _WIDTH, subsequent_indent="  ") for n in notes_of(result)]
+    return "\n".join([*parts, *refused, *wrapped]).strip()
 
 
 def _table(group: Group) -> str:
@@ -96,6 +98,7 @@ _COLUMNS: tuple[tuple[str, Callable[[Line], str]], ...] = (
     ("p99", _bare("p99")),
     ("mean", _bare("mean")),
     ("× best", _behind),
+    ("calls", lambda line: calls_of(line.row)),
     ("scenario", _scenario),
     ("per s", _per_second),
     ("of bound", _roofline),
@@ -119,17 +122,3 @@ def _aligned(lines: Sequence[Sequence[str]]) -> str:
         ).rstrip()
         for line in lines
     )
-
-
-def _notes(result: Mapping[str, Any]) -> list[str]:
-    notes = [
-        f"not on this machine: {name}: {why}" for name, why in result.get("absent", {}).items()
-    ]
-    noise = result.get("noise")
-    if noise:
-        notes.append(
-            f"noise floor: an artifact against itself gives {noise['value']:.2f}×"
-            f" [{noise['low']:.2f}, {noise['high']:.2f}]; = marks what can't be told from the best"
-        )
-    warnings = [(noise or {}).get("warning"), (result.get("interference") or {}).get("warning")]
-    return [*notes, *(str(warning) for warning in warnings if warning)]

@@ -77,6 +77,12 @@ def label_of(row: Row) -> str:
     return f"{row['subject']} @ {row['runtime']}"
 
 
+def calls_of(row: Row) -> str:
+    """Return how a file of a fixed batch answers another one, as `8 of 1`; empty for others."""
+    fixed = row.get("fixed_batch")
+    return "" if fixed in (None, row["batch"]) else f"{row['calls']} of {fixed}"
+
+
 def groups_of(result: Mapping[str, Any]) -> list[Group]:
     """Return the rows that ran, by group in the order of the result, fastest first."""
     keys = dict.fromkeys(_key(row) for row in result["rows"])

@@ -13,6 +13,7 @@ from fettle.report._page import render
 
 _NAMES = {"torch": "PyTorch"}  # eager and compiled
 _OPTIONAL = (
+    ("fixed_batch", "batch of the file", form.count),
     ("bound_fraction", "of bound", form.share),
     ("peak_memory_bytes", "peak memory", form.size),
     ("resident_memory_bytes", "resident", form.size),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -117,6 +118,8 @@ def _blank_row(entry: Entry, refused: str | None, kind: str) -> dict[str, Any]:
         "runtime": str(entry.runtime.but(threads=0)),
         "precision": _precision(entry),
         **entry.where.to_json(),
+        "fixed_batch": _fixed_batch(entry),
+        "calls": _calls(entry),
         "latency_ms": None,
         "throughput": None,
         "size_bytes": entry.subject.size_bytes(),
@@ -124,6 +127,7 @@ def _blank_row(entry: Entry, refused: str | None, kind: str) -> dict[str, Any]:
         "resident_memory_bytes": None,
         "cold_start_ms": None,
         "first_inference_ms": None,
+        "no_memory": None,
         "energy_joules": None,
         "bound_ms": None,
         "bound_fraction": None,
@@ -131,6 +135,16 @@ def _blank_row(entry: Entry, refused: str | None, kind: str) -> dict[str, Any]:
         "refused": refused,
         "refused_kind": kind if refused is not None else None,
     }
+
+
+def _fixed_batch(entry: Entry) -> int | None:
+    return None if entry.session is None else measure.fixed_batch(entry.session)
+
+
+def _calls(entry: Entry) -> int:
+    """Return how many calls of the engine answer one request of the batch that is timed."""
+    fixed = _fixed_batch(entry)
+    return 1 if fixed is None else math.ceil(entry.where.batch / fixed)
 
 
 def _precision(entry: Entry) -> str:
