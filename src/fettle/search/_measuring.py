@@ -36,8 +36,10 @@ class Measuring:
         self.plan = measure.Plan.for_budget(seconds)
         self._here = [this_machine().to_json(), versions()]
 
-    def open(self, trial: Trial) -> None:
+    def open(self, trial: Trial, lowering: Sequence[str] | None = None) -> None:
         """Build the trial's session with the lowering that helps here, or note why it can't be.
+
+        A `lowering` that is given is taken as it is, in place of finding out which helps.
 
         Raises:
             DataError: the model takes other inputs than the data has.
@@ -48,7 +50,7 @@ class Measuring:
         if trial.refused:
             return
         try:
-            trial.lowering = self._lowering(trial)
+            trial.lowering = self._lowering(trial) if lowering is None else tuple(lowering)
             session = trial.runtime.build(trial.model, trial.lowering)
         except FettleError as error:
             trial.refused = str(error)

@@ -24,7 +24,7 @@ from fettle.search._promise import LIKELY, promise
 from fettle.search._result import Findings, metric_of, result_of
 from fettle.search._sealing import seal
 from fettle.search._store import Store, sole_worker
-from fettle.search._trial import Trial
+from fettle.search._trial import Trial, precision_of
 from fettle.search.clock import Clock, OutOfTime, Watched
 from fettle.search.journal import Journal
 from fettle.search.looks import budgets
@@ -34,6 +34,7 @@ from fettle.search.study import Candidate, Setting, Study, need_a_reference
 from fettle.search.workshop import Source, Teachers, Workshop
 from fettle.tasks import Task
 
+LEAST_GAIN = 0.05  # of the leader's time; a smaller gain is not worth a training
 QUICK_SECONDS = 2.0  # of timing for a candidate and what it is compared with
 FINALISTS = 4  # are timed at length at the end
 LOOKS = 3  # candidates that may meet `test`
@@ -72,6 +73,7 @@ class Search(Study):
         self.wish, self.clock = wish, Clock(wish.seconds)
         self.objective: Objective = objective_of(wish.objective)
         self.trials: list[Trial] = []
+        self.least_gain = LEAST_GAIN
         self._base: Trial | None = None
         self.task = workshop.task
         self.quick = Measuring(
@@ -135,6 +137,42 @@ class Search(Study):
             self.trials.append(trial)
             self._tell(trial)
         return made
+
+    def sketch(self, recipe: Recipe, score: bool = False) -> Trial | None:
+        """Time what a recipe makes, in seconds, and score it on `select` if asked to.
+
+        It runs on the runtime of the fastest INT8 trial so far, lowered as that one is, without
+        trying each pass again. A sketch is no trial: it can't win. None when it can't be made.
+
+        Raises:
+            OutOfTime: no time is left.
+        """
+        if not self.wish.allows(recipe):
+            return None
+        self.clock.check()
+        pattern = self._pattern()
+        try:
+            made = self.workshop.make(recipe)
+            trial = Trial("", recipe.on(pattern.runtime), pattern.runtime, made.key, made.path,
+                          precision_of(made.path, pattern.runtime), made.stages)  # fmt: skip
+            self.measuring.open(trial, [s for s in pattern.lowering if "(" not in s])
+        except FettleError as error:
+            self._refuse(Candidate(recipe), str(error))
+            return None
+        if trial.session is None:
+            return None
+        self._time_quickly([self.base, trial])
+        if score:
+            self._score([trial], self.base)
+        self._tell_sketch(trial)
+        trial.session.close()
+        trial.session = None
+        return trial
+
+    def _pattern(self) -> Trial:
+        """Return the fastest INT8 trial, whose runtime and lowering sketches take over."""
+        integer = [t for t in self._eligible_trials() if t.precision == "int8"]
+        return min(integer, key=self.objective.cost, default=self.base)
 
     def promise(self, trial: Trial) -> float:
         """Return how likely `test` is to prove a trial inside the budget, 0 … 1."""
@@ -296,6 +334,16 @@ class Search(Study):
             f" drop {row['drop']['value']:+.4f}, likely to be proven {row['promise']:.0%}"
         )
 
+    def _tell_sketch(self, trial: Trial) -> None:
+        row, steps = trial.row, " > ".join(map(str, trial.recipe.steps))
+        faster = self.base.row["comparable_ms"] / row["comparable_ms"]
+        drop = row.get("drop", {}).get("value")
+        self.workshop.store.journal.write(
+            "sketch", trial=str(trial.recipe), ms=row["comparable_ms"], drop=drop
+        )
+        said = "" if drop is None else f", drop {drop:+.4f}"
+        self.progress.say(f"  sketch {steps}: {faster:.2f}× the untouched model{said}")
+
     def _account(self, stopped: str) -> dict[str, Any]:
         """Return how the search went, for the record and `--explain`."""
         return {
@@ -326,7 +374,10 @@ def optimize(  # noqa: PLR0913 - the verb's own options, by name
     with sole_worker(out):
         journal = Journal(out / "journal.jsonl")
         journal.write("start", command=setting.command, model=source.spec, data=setting.data)
-        workshop = Workshop(source, task, Store(out, journal), context or Context(), teacher)
+        taught_by = teacher or (
+            None if source.is_onnx else source
+        )  # else students teach themselves
+        workshop = Workshop(source, task, Store(out, journal), context or Context(), taught_by)
         return Search(workshop, setting, out, wish or Wish()).run(candidates)
 
 

@@ -1,0 +1,115 @@
+"""Strategies on a search that is played: what they propose, and whom they let go on."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from fettle.core.verdict import Budget
+from fettle.search.optimize import Wish
+from fettle.search.strategies import strategies
+from fettle.search.strategies._shapes import DEPTHS, WIDTHS, proposals, shapes
+from fettle.search.strategies.in_rounds import InRounds
+
+
+class Played:
+    """A search in which time and loss follow from a recipe: a fake, for real ones take minutes.
+
+    A shape takes (1 − depth)·(1 − width) of 10 ms and loses `hardness` times what went, halved by
+    each tripling of the epochs.
+    """
+
+    least_gain = 0.05
+
+    def __init__(self, hardness=0.3, max_drop=0.02, wish=None):
+        self.hardness, self.wish = hardness, wish or Wish()
+        self.setting = SimpleNamespace(budget=Budget(max_drop=max_drop))
+        self.leader = SimpleNamespace(row={"comparable_ms": 10.0})
+        self.sketched, self.attempted = [], []
+
+    def sketch(self, recipe, score=False):
+        self.sketched.append(recipe)
+        ms, drop = self._of(recipe)
+        return SimpleNamespace(row={"comparable_ms": ms, "drop": {"value": drop}})
+
+    def attempt(self, candidate):
+        self.attempted.append(candidate.recipe)
+        drop = self._of(candidate.recipe)[1]
+        promise = 1.0 if drop <= 0.8 * self.setting.budget.max_drop else 0.0
+        return [SimpleNamespace(row={"promise": promise})]
+
+    def _of(self, recipe):
+        gone = {s.name(): s.ratio for s in recipe.steps if s.name().startswith("prune.")}
+        depth, width = gone.get("prune.blocks", 0.0), gone.get("prune.channels", 0.0)
+        rungs = sum(s.name() == "distill.logits" for s in recipe.steps)
+        return 10 * (1 - depth) * (1 - width), self.hardness * (depth + width) / 2 ** (rungs - 1)
+
+
+def epochs(recipe):
+    return [s.epochs for s in recipe.steps if s.name() == "distill.logits"]
+
+
+def test_the_cheapest_strategy_comes_first():
+    orders = [strategy.order for strategy in strategies()]
+    assert orders == sorted(orders)
+    assert len({strategy.title for strategy in strategies()}) == len(orders)
+
+
+def test_every_mix_of_depth_and_width_is_proposed_but_the_whole():
+    found = proposals(Played())
+    assert len(found) == len(DEPTHS) * len(WIDTHS) - 1
+    assert all(step.epochs == 0 for steps in found for step in steps)
+
+
+def test_what_is_skipped_is_not_proposed():
+    found = proposals(Played(wish=Wish(skip=("prune.channels",))))
+    assert {step.name() for steps in found for step in steps} == {"prune.blocks"}
+
+
+def test_shapes_that_gain_too_little_are_left_out_and_the_fastest_come_first():
+    search = Played()
+    search.leader.row["comparable_ms"] = 5.0
+    times = [shape.ms for shape in shapes(search)]
+    assert times == sorted(times)
+    assert max(times) < 5.0 * 0.95
+
+
+def test_rungs_continue_from_each_other_and_grow_threefold():
+    search = Played()
+    InRounds().explore(search)
+    trained = [epochs(r) for r in search.sketched if epochs(r)]
+    assert {tuple(rung) for rung in trained} == {(1,), (1, 3), (1, 3, 9), (1, 3, 9, 27)}
+
+
+def test_fewer_go_on_at_every_rung():
+    search = Played()
+    InRounds().explore(search)
+    trained = [len(epochs(r)) for r in search.sketched if epochs(r)]
+    counts = [trained.count(rung) for rung in (1, 2, 3, 4)]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[0] > 3 * counts[-1]
+
+
+def test_the_fastest_that_came_through_is_attempted_quantized():
+    search = Played(hardness=0.05)
+    InRounds().explore(search)
+    assert search.attempted
+    assert all(
+        r.steps[-1].name() in ("quantize.static", "quantize.aware") for r in search.attempted
+    )
+
+
+def test_when_all_lose_too_much_the_nearest_goes_on():
+    search = Played(hardness=50.0)
+    InRounds().explore(search)
+    last = [r for r in search.sketched if len(epochs(r)) == 4]
+    assert len(last) == 1
+    assert last[0].steps[0].ratio == pytest.approx(min(w for w in WIDTHS if w))
+
+
+def test_onnx_files_and_tasks_without_training_data_are_not_for_it():
+    task = SimpleNamespace(size=lambda split: 0)
+    source = SimpleNamespace(is_onnx=False)
+    search = SimpleNamespace(workshop=SimpleNamespace(source=source), task=task)
+    assert not InRounds().applies(search)
+    source.is_onnx, search.task = True, SimpleNamespace(size=lambda split: 9)
+    assert not InRounds().applies(search)
