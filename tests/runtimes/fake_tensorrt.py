@@ -15,6 +15,9 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
+from fettle.runtimes import _tensorrt_cuda as cuda
+from fettle.runtimes import tensorrt as runtime_module
+
 
 class Driver:
     """The functions of libcuda that fettle calls, on host memory."""
@@ -320,3 +323,19 @@ class Context:
         kind = np.dtype(self.engine.get_tensor_dtype(name))
         size = int(np.prod(shape)) * kind.itemsize
         return np.frombuffer(ctypes.string_at(self.addresses[name], size), kind).reshape(shape)
+
+
+class Machine:
+    """A machine with a fake GPU; `trt` and `driver` tell what was asked of them."""
+
+    def __init__(self, monkeypatch, folder):
+        self.patch, self.folder = monkeypatch, folder
+        monkeypatch.setenv("FETTLE_CACHE", str(folder))
+        monkeypatch.setattr(runtime_module, "_installed", lambda: True)
+        self.install()
+
+    def install(self, version="10.13.0", says=None, **driver):
+        self.driver = Driver(**driver)
+        self.trt = TensorRt(self.driver, version, says)
+        self.patch.setattr(runtime_module, "_module", lambda: self.trt)
+        self.patch.setattr(cuda, "driver", lambda: self.driver)

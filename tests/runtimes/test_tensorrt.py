@@ -29,25 +29,9 @@ DRIVER = cuda.driver
 PLAN = Plan(batch=1, largest_batch=8, length=16, workspace_mb=64)
 
 
-class Machine:
-    """A machine with a fake GPU; `trt` and `driver` tell what was asked of them."""
-
-    def __init__(self, monkeypatch, folder):
-        self.patch, self.folder = monkeypatch, folder
-        monkeypatch.setenv("FETTLE_CACHE", str(folder))
-        monkeypatch.setattr(runtime_module, "_installed", lambda: True)
-        self.install()
-
-    def install(self, version="10.13.0", says=None, **driver):
-        self.driver = FAKE["Driver"](**driver)
-        self.trt = FAKE["TensorRt"](self.driver, version, says)
-        self.patch.setattr(runtime_module, "_module", lambda: self.trt)
-        self.patch.setattr(cuda, "driver", lambda: self.driver)
-
-
 @pytest.fixture
 def machine(monkeypatch, tmp_path):
-    return Machine(monkeypatch, tmp_path / "cache")
+    return FAKE["Machine"](monkeypatch, tmp_path / "cache")
 
 
 def runtime(**knobs):

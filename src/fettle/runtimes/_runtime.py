@@ -150,3 +150,15 @@ class Runtime(Plugin):
             MissingError: the engine is not installed.
             ModelError: the engine refuses the model; the message says why.
         """
+
+    def add_to_bundle(self, folder: Path, lowering: Sequence[str] = ()) -> None:
+        """Add files to the folder of a bundle before its manifest is written: usually none.
+
+        What a session starts from sooner where the bundle is opened on a machine like this one;
+        the manifest vouches for it, and nothing may depend on it. `folder` holds `model.onnx`, for
+        which `lowering` was chosen.
+
+        Raises:
+            FettleError: the engine can't make what it wants to add.
+        """
+        del folder, lowering

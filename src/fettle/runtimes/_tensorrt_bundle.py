@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from fettle.core.bundle import MANIFEST, Bundle, is_bundle, write_bundle
-from fettle.runtimes._tensorrt_store import Binding, keep, vouched
+from fettle.runtimes._tensorrt_store import Binding, vouched
 
 FOLDER = "engines"
 
@@ -30,8 +31,8 @@ def engine_beside(model: Path, binding: Binding) -> bytes | None:
     return None if sha256 is None else vouched(root / name, binding, sha256)
 
 
-def add_engine(bundle: Path, binding: Binding, engine: bytes) -> Bundle:
-    """Put an engine into a bundle, whole or not at all, and return the bundle anew.
+def with_more(bundle: Path, add: Callable[[Path], None]) -> Bundle:
+    """Let `add` put files into a copy of a bundle, then put that in its place, whole or not at all.
 
     Raises:
         BundleError: the bundle is corrupted.
@@ -40,5 +41,5 @@ def add_engine(bundle: Path, binding: Binding, engine: bytes) -> Bundle:
     with tempfile.TemporaryDirectory(prefix="fettle-engine-") as scratch:
         copy = Path(scratch) / "bundle"
         shutil.copytree(bundle, copy, ignore=shutil.ignore_patterns(MANIFEST))
-        keep(copy / FOLDER, binding, engine)
+        add(copy)
         return write_bundle(bundle, opened.manifest, copy)

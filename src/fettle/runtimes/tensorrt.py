@@ -16,17 +16,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fettle.core.bundle import Bundle
+from fettle.core.bundle import MODEL, Bundle
 from fettle.core.errors import FettleError, MissingError, ModelError
 from fettle.core.knobs import Range
 from fettle.runtimes._cache import Cache
 from fettle.runtimes._lowering import lowered
 from fettle.runtimes._runtime import Runtime, Session
 from fettle.runtimes._tensorrt_building import Plan, build_engine
-from fettle.runtimes._tensorrt_bundle import add_engine, engine_beside
+from fettle.runtimes._tensorrt_bundle import FOLDER, engine_beside, with_more
 from fettle.runtimes._tensorrt_cuda import Cuda, CudaError
 from fettle.runtimes._tensorrt_layers import check_precision
-from fettle.runtimes._tensorrt_store import Binding
+from fettle.runtimes._tensorrt_store import Binding, keep
 from fettle.runtimes._trtexec import Form, trtexec_commands
 
 if TYPE_CHECKING:
@@ -66,23 +66,8 @@ class TensorRt(Runtime):
             ModelError: TensorRT refuses the model.
             CheckFailed: the engine computes in another precision than the graph asks for.
         """
-        import onnx_ir as ir
-
-        trt, cuda = self._open()
         assert isinstance(model, Path)
-        graph = _graph(model, lowering)
-        _refuse(graph)
-        contents = ir.to_proto(graph).SerializeToString()
-        engine = self._engine(trt, cuda, model, contents)
-        from fettle.runtimes._tensorrt_session import TensorRtSession
-
-        session = TensorRtSession(trt, cuda, engine, self._plan())
-        try:
-            check_precision(session.engine_layers(), *_asked(graph))
-        except FettleError:
-            session.close()
-            raise
-        return session
+        return self._make(model, lowering)[0]
 
     def trtexec(self, model: Path) -> dict[str, str]:
         """Return, for each version of TensorRT, the command that builds and times `model`.
@@ -100,23 +85,46 @@ class TensorRt(Runtime):
                 shapes[str(value.name)] = self._plan().shapes(sizes)
         return trtexec_commands(model, _asked(graph)[0], shapes, self.workspace_mb)
 
-    def seal(self, bundle: Path, lowering: Sequence[str] = ()) -> Bundle:
-        """Build the engine of a bundle's model for this GPU and put it into the bundle.
+    def add_to_bundle(self, folder: Path, lowering: Sequence[str] = ()) -> None:
+        """Put the engine of `model.onnx` for this GPU into the folder of a bundle, unsealed yet.
 
         Raises:
             MissingError: no TensorRT, an old one, or no CUDA device.
-            BundleError: the bundle is corrupted.
             ModelError: TensorRT refuses the model.
             CheckFailed: the engine computes in another precision than the graph asks for.
         """
+        session, binding, engine = self._make(folder / MODEL, lowering)
+        session.close()
+        keep(folder / FOLDER, binding, engine)
+
+    def seal(self, bundle: Path, lowering: Sequence[str] = ()) -> Bundle:
+        """Put the engine for this GPU into a bundle that was sealed before, for another machine.
+
+        Raises:
+            BundleError: the bundle is corrupted.
+            FettleError: what `add_to_bundle` raises; the bundle stays as it was.
+        """
+        return with_more(bundle, lambda folder: self.add_to_bundle(folder, lowering))
+
+    def _make(self, model: Path, lowering: Sequence[str]) -> tuple[Session, Binding, bytes]:
+        """Return a session whose precision is proven, its engine, and what that is bound to."""
         import onnx_ir as ir
 
-        model = Bundle.open(bundle).model_path
-        self.build(model, lowering).close()  # which proves its precision
         trt, cuda = self._open()
-        contents = ir.to_proto(_graph(model, lowering)).SerializeToString()
-        engine = self._engine(trt, cuda, model, contents)
-        return add_engine(bundle, self._binding(trt, cuda, contents), engine)
+        graph = _graph(model, lowering)
+        _refuse(graph)
+        contents = ir.to_proto(graph).SerializeToString()
+        binding = self._binding(trt, cuda, contents)
+        engine = self._engine(trt, cuda, model, contents, binding)
+        from fettle.runtimes._tensorrt_session import TensorRtSession
+
+        session = TensorRtSession(trt, cuda, engine, self._plan())
+        try:
+            check_precision(session.engine_layers(), *_asked(graph))
+        except FettleError:
+            session.close()
+            raise
+        return session, binding, engine
 
     def _open(self) -> tuple[Any, Cuda]:
         """Return the module and the device; the device first, without which TensorRT may crash.
@@ -159,9 +167,11 @@ class TensorRt(Runtime):
         plan = asdict(self._plan())
         return Binding(trt.__version__, gpu.name, gpu.capability, digest, plan)
 
-    def _engine(self, trt: Any, cuda: Cuda, model: Path, contents: bytes) -> bytes:
+    def _engine(
+        self, trt: Any, cuda: Cuda, model: Path, contents: bytes, binding: Binding
+    ) -> bytes:
         """Return the engine of the bundle, the one that was kept, or a new one."""
-        binding, cache = self._binding(trt, cuda, contents), Cache("tensorrt")
+        cache = Cache("tensorrt")
         found = engine_beside(model, binding) or cache.kept(binding.key)
         if found is not None:
             return found

@@ -29,7 +29,10 @@ _REFERENCE_BYTES = 4_000_000
 
 
 def seal(study: Study, found: Findings, result: dict[str, Any]) -> dict[str, Any]:
-    """Write the bundle `best`, `result.json` and `report.html`; return the result."""
+    """Write the bundle `best`, `result.json` and `report.html`; return the result.
+
+    The winner's runtime may add what its sessions start from, such as an engine.
+    """
     checks = _checks(study, found.winner)
     said = [result.get("warning"), *(check["warning"] for check in checks)]
     result = {**result, "warning": "; ".join(text for text in said if text) or None}
@@ -60,6 +63,7 @@ def _bundle(study: Study, found: Findings, result: dict[str, Any], checks: Check
         _fill(study, found.winner, folder)
         write_text(folder / "card.md", report.card(result))
         write_text(folder / "report.html", report.render(result))
+        found.winner.runtime.add_to_bundle(folder, found.winner.lowering)
         write_bundle(study.out / "best", _manifest(study, found, result, checks), folder)
 
 
