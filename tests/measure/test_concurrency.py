@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fettle.core.errors import CheckFailed, InputError
+from fettle.measure import concurrency
 from fettle.measure.concurrency import _load, closed_loop
 
 MS = 1_000_000
@@ -53,6 +54,18 @@ def test_the_throughputs_interval_is_that_of_windows():
 def test_nothing_that_ends_is_told():
     with pytest.raises(CheckFailed, match="more `seconds`"):
         _load(spans_of((0, 5000)), 0, 1.0, 1, 1)
+
+
+def test_a_loop_in_which_nothing_ended_is_made_longer(monkeypatch):
+    given = []
+
+    def work(clients, warmup_seconds, seconds):
+        given.append(seconds)
+        return (spans_of((1, 2)) if len(given) > 2 else np.empty((0, 2), np.int64)), 0
+
+    monkeypatch.setattr(concurrency._Clients, "work", work)
+    assert closed_loop([lambda: None], seconds=0.5).latency_ms["n"] == 1
+    assert given == [0.5, 1.0, 2.0]
 
 
 def test_what_a_client_raises_comes_through():

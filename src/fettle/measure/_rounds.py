@@ -89,7 +89,7 @@ class Rounds:
         self.opened = self.look()
         for number in range(self.plan.builds):
             todo = [turn for turn in range(rounds) if self.plan.build_of(turn, rounds) == number]
-            if number and todo:
+            if number and todo and any(subject.rebuild for subject in self.subjects):
                 self._rebuild()
             while todo:
                 kept = self._spell(todo, number)

@@ -58,7 +58,8 @@ def _short_loops(
     with progress.bar(f"{where.concurrency} clients", _ROUNDS) as bar:
         for number in range(_ROUNDS):
             for label, run in turns if number % 2 else reversed(turns):
-                load = measure.closed_loop([run] * where.concurrency, share, where.batch)
+                clients = [run] * where.concurrency
+                load = measure.closed_loop(clients, share, where.batch, share / 4)
                 spent[label].append(np.array([1000 / max(load.throughput.value, 1e-9)]))
             bar.step()
     return {
