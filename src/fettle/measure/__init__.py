@@ -6,7 +6,7 @@ imported where it is used: the process whose memory is measured imports this pac
 
 from fettle.measure._interference import Interference, watched
 from fettle.measure._matching import matched
-from fettle.measure._metric import Artifact, Metric
+from fettle.measure._metric import Artifact, Metric, ModuleSource
 from fettle.measure._traffic import traffic_of
 from fettle.measure.concurrency import Load, closed_loop
 from fettle.measure.latency import (
@@ -56,6 +56,7 @@ __all__ = [
     "LayerMacs",
     "Load",
     "Metric",
+    "ModuleSource",
     "Offline",
     "Plan",
     "Pool",

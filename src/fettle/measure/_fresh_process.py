@@ -12,6 +12,7 @@ from typing import Any
 from fettle.core.errors import CheckFailed, InputError, ModelError
 from fettle.measure._graph import find_model
 from fettle.measure._metric import Artifact
+from fettle.runtimes import Runtime
 
 SECONDS = 300.0
 _PROBE = Path(__file__).with_name("_memory_probe.py")
@@ -44,23 +45,33 @@ def serve_once(
 
 def _request(subject: Artifact, runs: int) -> dict[str, Any]:
     runtime = subject.runtime
-    if runtime is None or runtime.takes != "onnx":
+    if runtime is None or (runtime.takes != "onnx" and subject.module is None):
         raise InputError(
-            f"memory and start-up expect an artifact with a runtime that runs ONNX, got"
-            f" `{runtime}`: Artifact(path, runtime=RUNTIMES.make('onnxruntime'))"
+            f"memory and start-up expect an artifact with a runtime that runs ONNX, or one with"
+            f" `module`, got `{runtime}`: Artifact(path, runtime=RUNTIMES.make('onnxruntime'))"
         )
     if runs < 1:
         raise InputError(f"`runs` expects at least 1, got {runs}")
     inputs = subject.task.example_inputs(1) if subject.task else {}
     return {
-        "model": str(find_model(subject.path).resolve()),
+        **_model_of(subject, runtime),
         "runtime": runtime.name(),
         "knobs": runtime.values(),
         "lowering": list(subject.lowering),
         "batch": subject.batch,
-        "shapes": {name: list(array.shape[1:]) for name, array in inputs.items()},
+        "shapes": {
+            **(subject.module.shapes if subject.module else {}),
+            **{name: list(array.shape[1:]) for name, array in inputs.items()},
+        },
         "runs": runs,
     }
+
+
+def _model_of(subject: Artifact, runtime: Runtime) -> dict[str, Any]:
+    if runtime.takes == "onnx":
+        return {"model": str(find_model(subject.path).resolve())}
+    assert subject.module is not None
+    return {"module": subject.module.to_json()}
 
 
 def _answer(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def _serve(asked: dict[str, Any]) -> dict[str, Any]:
         watch.ms["process"] = (monotonic_ns() - asked["spawned_ns"]) / 1e6
     runtime: Any = watch.time("engine_import", lambda: _import_engine(asked))
     held = {"baseline": high_water(), "imported": resident()}
-    build = lambda: runtime.build(Path(asked["model"]), asked["lowering"])  # noqa: E731
+    build = lambda: runtime.build(_model(asked), asked["lowering"])  # noqa: E731
     session = watch.time("build", build)
     held["loaded"] = resident()
     inputs = {spec.name: _zeros(spec, asked) for spec in session.inputs}
@@ -55,6 +55,19 @@ def _serve(asked: dict[str, Any]) -> dict[str, Any]:
         another = watch.time("warm_build", build)
         watch.time("warm_first_inference", lambda: another.run(inputs))
     return {"ms": watch.ms, "bytes": held}
+
+
+def _model(asked: dict[str, Any]) -> Any:
+    """Return the ONNX file, or make the torch module again; its room is imported only for that."""
+    if "module" not in asked:
+        return Path(asked["model"])
+    from fettle import models
+    from fettle.core.signature import Signature
+
+    told = asked["module"]
+    inputs = (TensorSpec(s["name"], s["dtype"], tuple(s["shape"])) for s in told["inputs"])
+    signature = Signature(tuple(inputs), told["classes"], told["vocabulary"])
+    return models.load(told["name"], weights=told["weights"], signature=signature)
 
 
 class _Watch:

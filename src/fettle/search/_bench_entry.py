@@ -54,8 +54,9 @@ class Entry:
     @property
     def artifact(self) -> measure.Artifact:
         """What a process of its own is given to measure."""
+        subject, batch = self.subject, self.where.batch
         return measure.Artifact(
-            self.subject.onnx, self.runtime, self.lowering, None, self.where.batch
+            subject.path, self.runtime, self.lowering, batch=batch, module=subject.source
         )
 
     def build(self) -> Session:

@@ -14,16 +14,16 @@ from fettle.measure.roofline import roofline
 from fettle.search._bench_entry import Entry
 
 _STARTS = 3
+_ONLY_HERE = "its module was made in this process, and a process of its own can't make it again"
 
 
 def weigh(entries: Sequence[Entry], memory: bool, startup: bool, progress: Reporter) -> None:
-    """Fill what fresh processes tell of each entry; what can't be measured stays None."""
+    """Fill what fresh processes tell of each entry; `no_memory` says why they can't."""
     if not (memory or startup):
         return
     with progress.bar("memory, each in a process of its own", len(entries)) as bar:
         for entry in entries:
-            if entry.runtime.takes == "onnx":
-                entry.row.update(_in_a_fresh_process(entry, startup))
+            entry.row.update(_in_a_fresh_process(entry, startup))
             bar.step(entry.label)
 
 
@@ -63,12 +63,14 @@ def _bound_ms(entry: Entry, peaks: Peaks) -> float | None:
 
 
 def _in_a_fresh_process(entry: Entry, startup: bool) -> dict[str, Any]:
+    if entry.runtime.takes != "onnx" and entry.subject.source is None:
+        return {"no_memory": _ONLY_HERE}
     try:
         if not startup:
             return _memory(measure.peak_memory(entry.artifact))
         found = measure.startup_of(entry.artifact, times=_STARTS)
-    except FettleError:
-        return {}
+    except FettleError as error:
+        return {"no_memory": str(error)}
     parts = found.parts
     return {
         **_memory(found.footprint),

@@ -13,7 +13,7 @@ from fettle.core.arrays import Arrays, repeat_to, rows
 from fettle.core.bundle import Bundle, is_bundle
 from fettle.core.errors import FettleError, InputError, MissingError, ModelError, ParityError
 from fettle.core.machine import this_machine
-from fettle.measure import onnx_bytes
+from fettle.measure import ModuleSource, onnx_bytes
 from fettle.measure.lowering import choose_lowering
 from fettle.runtimes import Runtime, match_inputs
 from fettle.search._random_inputs import input_specs, random_inputs
@@ -31,7 +31,8 @@ class Subject:
     """One artifact: its ONNX file, its torch module if it has one, and inputs to run it on.
 
     `inputs` are real ones where the artifact brings some; else random ones of its shapes.
-    `no_onnx` and `no_inputs` say why the file at `path` or the inputs could not be made.
+    `no_onnx` and `no_inputs` say why the file at `path` or the inputs could not be made; `source`
+    how another process makes the module again.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Subject:
     bundle: Bundle | None = None
     no_onnx: FettleError | None = None
     no_inputs: FettleError | None = None
+    source: ModuleSource | None = None
 
     @property
     def onnx(self) -> Path:
@@ -195,7 +197,10 @@ def _exported(name: str, scratch: Path, weights: str | None, data: str) -> Subje
     except (MissingError, ModelError, ParityError) as error:
         why = error
     inputs = task.example_inputs(8)
-    return Subject(name, folder / "model.onnx", inputs, False, module, no_onnx=why)
+    shapes = {name: array.shape[1:] for name, array in inputs.items()}
+    source = ModuleSource(name, weights, task.signature, shapes)
+    path = folder / "model.onnx"
+    return Subject(name, path, inputs, False, module, no_onnx=why, source=source)
 
 
 def default_data(name: str) -> str:
