@@ -1,6 +1,7 @@
 """`fettle inspect` on quantized models as they come: onnxruntime's own, and fettle's master."""
 
 import logging
+import shlex
 
 import numpy as np
 import onnx
@@ -113,3 +114,28 @@ def test_what_counts_is_arithmetic(fettle):
     for engine in (*ENGINES, "pytorch"):
         assert found["precisions"][engine].keys() == {"f32"}
     assert found["refused"].keys() <= {"tensorrt"}
+
+
+def test_command_lines_of_a_torch_model_begin_with_its_export(fettle, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["cifar:resnet8x0.5", "--data", "digits", "--trtexec"]
+    found = fettle("inspect", *words, "--json").json["trtexec"]
+    assert next(iter(found)) == "export"
+    assert found["export"] == (
+        "fettle export --model cifar:resnet8x0.5 --data digits --out cifar_resnet8x0.5.onnx"
+    )
+    for version, command in found.items():
+        if version != "export":
+            named = [w for w in shlex.split(command) if w.startswith(("--onnx", "--saveEngine"))]
+            assert named == ["--onnx=cifar_resnet8x0.5.onnx",
+                             "--saveEngine=cifar_resnet8x0.5.engine"]  # fmt: skip
+    out = fettle("inspect", *words).out
+    assert out.index("first, the ONNX file:") < out.index("TensorRT 10.x:")
+    assert fettle(*shlex.split(found["export"])[1:]).code == 0
+    assert (tmp_path / "cifar_resnet8x0.5.onnx").is_file()
+
+
+def test_command_lines_of_a_file_need_no_export(fettle, plain):
+    found = fettle("inspect", plain, "--trtexec", "--json").json["trtexec"]
+    assert "export" not in found
+    assert all(f"--onnx={plain}" in command for command in found.values())

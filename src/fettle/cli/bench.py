@@ -19,7 +19,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runtime",
         default="all",
-        help="all, or e.g. onnxruntime+openvino(precision='bf16')+pytorch(mode='compiled')",
+        help="all, or e.g. onnxruntime+openvino(precision='bf16')+pytorch(mode='compiled'); what"
+        " builds slowly is timed on request only: pytorch(mode='aot') and"
+        " pytorch(mode='compiled',layout='channels_last')",
     )
     parser.add_argument("--batch", default="1", help="batch sizes, e.g. 1,8,64")
     parser.add_argument("--threads", default="0", help="thread counts, e.g. 1,2; 0: all there are")

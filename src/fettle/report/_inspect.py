@@ -26,7 +26,8 @@ def inspect_text(result: Mapping[str, Any], with_layers: bool = False) -> str:
     for engine, profile in (result.get("profile") or {}).items():
         lines += ["", *_profile(engine, profile, with_layers)]
     for version, command in (result.get("trtexec") or {}).items():
-        lines += ["", f"TensorRT {version}:", f"  {command}"]
+        title = "first, the ONNX file:" if version == "export" else f"TensorRT {version}:"
+        lines += ["", title, f"  {command}"]
     if with_layers:
         lines += ["", *_layers(result["layers"])]
     return "\n".join(lines)

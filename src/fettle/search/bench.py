@@ -19,9 +19,11 @@ from fettle.search._bench_weight import bound, spend, weigh
 from fettle.search._result import machine_json
 from fettle.search.subject import Subject
 
+_CHANNELS_LAST = "pytorch(layout='channels_last')"
+# what takes long to build, such as mode='aot', is timed where it is asked for
 _FORMS = {
     "openvino": ("openvino", "openvino(precision='bf16')"),
-    "pytorch": ("pytorch", "pytorch(mode='compiled')"),
+    "pytorch": ("pytorch", _CHANNELS_LAST, "pytorch(mode='compiled')"),
 }
 
 
@@ -144,7 +146,8 @@ def _all_forms(subject: Subject) -> list[str]:
     """Return every engine that takes the artifact, in each form that may be its best."""
     names = [n for n in RUNTIMES.names() if subject.module is not None or _takes_onnx(n)]
     forms = [form for name in names for form in _FORMS.get(name, (name,))]
-    return [form for form in forms if not (subject.quantized and "bf16" in form)]
+    useless = {_CHANNELS_LAST} if not subject.convolves() else set()
+    return [f for f in forms if f not in useless and not (subject.quantized and "bf16" in f)]
 
 
 def _takes_onnx(name: str) -> bool:

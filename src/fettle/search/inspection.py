@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from fettle import measure
@@ -166,6 +168,13 @@ def _saturation(subject: Subject, asked: Asked, progress: Reporter) -> dict[str,
 
 
 def _trtexec(subject: Subject) -> dict[str, str]:
+    """Return a command for each version; for a torch model first the `export` that it needs."""
     from fettle.runtimes.tensorrt import TensorRt
 
-    return TensorRt().trtexec(subject.path)
+    commands = TensorRt().trtexec(subject.path)
+    if not subject.export:
+        return commands
+    # the file inspected goes when the command ends
+    ours, theirs = subject.path.with_suffix(""), Path(subject.export[-1]).with_suffix("")
+    named = {version: text.replace(str(ours), str(theirs)) for version, text in commands.items()}
+    return {"export": shlex.join(subject.export), **named}

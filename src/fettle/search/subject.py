@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +33,7 @@ class Subject:
 
     `inputs` are real ones where the artifact brings some; else random ones of its shapes.
     `no_onnx` and `no_inputs` say why the file at `path` or the inputs could not be made; `source`
-    how another process makes the module again.
+    how another process makes the module again, and `export` the command that writes its ONNX file.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Subject:
     no_onnx: FettleError | None = None
     no_inputs: FettleError | None = None
     source: ModuleSource | None = None
+    export: tuple[str, ...] = ()
 
     @property
     def onnx(self) -> Path:
@@ -65,6 +67,10 @@ class Subject:
         if self.no_inputs is not None:
             raise self.no_inputs
         return repeat_to(self.inputs, n)
+
+    def convolves(self) -> bool:
+        """Say whether the module has weights with a layout: those of convolutions of images."""
+        return self.module is not None and any(w.dim() == 4 for w in self.module.parameters())
 
     def size_bytes(self) -> int:
         """Return the bytes of the ONNX file, or of a module's weights where there is none."""
@@ -200,7 +206,16 @@ def _exported(name: str, scratch: Path, weights: str | None, data: str) -> Subje
     shapes = {name: array.shape[1:] for name, array in inputs.items()}
     source = ModuleSource(name, weights, task.signature, shapes)
     path = folder / "model.onnx"
-    return Subject(name, path, inputs, False, module, no_onnx=why, source=source)
+    command = _export_command(name, weights, data or default_data(name))
+    return Subject(name, path, inputs, False, module, no_onnx=why, source=source, export=command)
+
+
+def _export_command(name: str, weights: str | None, data: str) -> tuple[str, ...]:
+    """Return the words of the command that writes the model's ONNX file; the file is the last."""
+    stem = re.sub(r"[^\w.-]+", "_", name.removesuffix("/").rpartition("/")[2])
+    words = ("fettle", "export", "--model", name, "--data", data)
+    given = ("--weights", weights) if weights else ()
+    return (*words, *given, "--out", f"{stem}.onnx")
 
 
 def default_data(name: str) -> str:
