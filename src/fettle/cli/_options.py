@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING, Any
 from fettle.core.errors import InputError, KnobError
 from fettle.core.knobs import Choice, Range
 from fettle.core.plugin import Plugin
-from fettle.core.shelf import RUNTIMES
 
 if TYPE_CHECKING:
     from fettle.search.workshop import Source
 
 _WHOLE = re.compile(r"-?[0-9]{1,19}")
-TARGETS = {"cpu": ("onnxruntime", "openvino")}
 
 
 def add_model(parser: argparse.ArgumentParser, required: bool = True) -> None:
@@ -56,7 +54,9 @@ def add_study(parser: argparse.ArgumentParser) -> None:
         "--max-drop", type=float, default=0.01, help="what may be lost; 0.01 is one point"
     )
     parser.add_argument("--confidence", type=float, default=0.95, help="of the verdict, one-sided")
-    parser.add_argument("--target", default="cpu", help="cpu, or runtimes: openvino,onnxruntime")
+    parser.add_argument(
+        "--target", default="cpu", help="cpu, tensorrt, or runtimes: openvino,onnxruntime"
+    )
     parser.add_argument("--batch", type=at_least(1), default=1, help="examples a request")
     parser.add_argument("--threads", type=at_least(0), default=0, help="0: all there are")
 
@@ -125,21 +125,6 @@ def teachers_of(args: argparse.Namespace) -> list[Source]:
         )
     paired = zip(models, weights or [None] * len(models), strict=True)
     return [Source(model, own or None) for model, own in paired]
-
-
-def targets(text: str) -> tuple[str, ...]:
-    """Return the names of the runtimes that `--target` means.
-
-    Raises:
-        UnknownName: no such runtime.
-        MissingError: a package that one of them needs is not installed.
-    """
-    names = TARGETS.get(text) or tuple(part.strip() for part in text.split(",") if part.strip())
-    if not names:
-        raise InputError("`--target` expects cpu or names of runtimes, got nothing")
-    for name in names:
-        RUNTIMES.load(name)
-    return tuple(dict.fromkeys(names))
 
 
 def numbers(text: str) -> list[int]:

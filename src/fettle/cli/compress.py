@@ -14,10 +14,10 @@ from fettle.cli._options import (
     add_teachers,
     check_out,
     command_line,
-    targets,
     teachers_of,
 )
 from fettle.cli._outcome import Outcome, judged
+from fettle.cli._targets import targets
 from fettle.core.errors import InputError
 from fettle.core.progress import reporter
 

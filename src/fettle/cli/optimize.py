@@ -15,10 +15,10 @@ from fettle.cli._options import (
     add_teachers,
     check_out,
     command_line,
-    targets,
     teachers_of,
 )
 from fettle.cli._outcome import Outcome, judged
+from fettle.cli._targets import targets
 from fettle.core.progress import reporter
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}

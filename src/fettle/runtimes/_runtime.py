@@ -128,10 +128,12 @@ def match_inputs(specs: Sequence[TensorSpec], inputs: Arrays) -> Arrays:
 class Runtime(Plugin):
     """An engine that runs models.
 
-    `takes` says what `build` accepts: the path of an ONNX file, or a live torch module.
+    `takes` says what `build` accepts: the path of an ONNX file, or a live torch module. `runs_on`
+    says where: "cpu" or "cuda"; what it is compared with should run there too.
     """
 
     takes = "onnx"
+    runs_on = "cpu"
 
     threads: Annotated[int, Range(0, 1024), "threads to use; 0 uses all there are"] = 0
     precision: Annotated[

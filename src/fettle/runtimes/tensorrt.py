@@ -45,6 +45,8 @@ _GPU = "run it where there is an NVIDIA GPU with its driver, or use onnxruntime 
 class TensorRt(Runtime):
     """NVIDIA's TensorRT on the first CUDA device."""
 
+    runs_on = "cuda"
+
     batch: Annotated[int, Range(1, 65536, "examples"), "batch that kernels are chosen for"] = 1
     largest_batch: Annotated[int, Range(1, 65536, "examples"), "largest batch that it takes"] = 64
     length: Annotated[int, Range(1, 1 << 20), "largest size of any other free dimension"] = 128

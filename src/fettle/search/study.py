@@ -134,7 +134,9 @@ class Study:
         return runtime
 
     def _torch_trial(self) -> Trial:
-        runtime = self._runtime("pytorch")
+        """Return the untouched module where the target runs: a reference, which never wins."""
+        on_gpu = any(self._runtime(name).runs_on == "cuda" for name in self.setting.target)
+        runtime = self._runtime("pytorch", device="cuda" if on_gpu else "as_is")
         module, key = self.workshop.module(), self.workshop.key()
         return Trial("FP32", Recipe((), runtime), runtime, key, module, "f32")
 
