@@ -110,7 +110,7 @@ def test_bench(fettle, linear_onnx, finished, tmp_path):
     other = shutil.copy(linear_onnx, tmp_path / "other.onnx")
     said = fettle("bench", linear_onnx, other, finished / "best", "--runtime", "onnxruntime",
                   "--batch", "1,4", "--seconds", "0.3", "--no-memory", "--no-roofline",
-                  "--json")  # fmt: skip
+                  "--threads", "1", "--json")  # fmt: skip
     assert said.code == 0
     found = said.json
     assert found.keys() >= {"rows", "ratios", "noise", "machine"}
@@ -130,7 +130,7 @@ def test_bench(fettle, linear_onnx, finished, tmp_path):
 
 def test_bench_measures_memory(fettle, linear_onnx):
     said = fettle("bench", linear_onnx, "--runtime", "onnxruntime", "--seconds", "0.3",
-                  "--no-roofline", "--json")  # fmt: skip
+                  "--threads", "1", "--no-roofline", "--json")  # fmt: skip
     assert said.json["rows"][0]["peak_memory_bytes"] > 1e6
 
 
@@ -147,7 +147,7 @@ def test_bench_says_which_runtime_refuses_and_why(fettle, tmp_path):
     onnx.save(model, tmp_path / "picky.onnx")
     said = fettle("bench", tmp_path / "picky.onnx", "--runtime", "onnxruntime+openvino",
                   "--batch", "1,3", "--seconds", "0.3", "--no-memory", "--no-roofline",
-                  "--json")  # fmt: skip
+                  "--threads", "1", "--json")  # fmt: skip
     assert said.code == 0
     fine, bad = said.json["rows"][:2], said.json["rows"][2:]
     assert all(row["refused"] is None for row in fine)
@@ -158,7 +158,8 @@ def test_bench_says_which_runtime_refuses_and_why(fettle, tmp_path):
 
 @pytest.mark.parametrize("what", ["onnx", "bundle"])
 def test_inspect(fettle, linear_onnx, finished, what):
-    said = fettle("inspect", {"onnx": linear_onnx, "bundle": finished / "best"}[what], "--json")
+    artifact = {"onnx": linear_onnx, "bundle": finished / "best"}[what]
+    said = fettle("inspect", artifact, "--threads", "1", "--json")
     assert said.code == 0
     found = said.json
     assert found.keys() >= {"parameters", "macs", "sparsity", "size_bytes", "operators", "layers",
