@@ -71,16 +71,15 @@ def test_without_training_it_is_one_magnitude_pruning(tiny):
 
 @pytest.mark.parametrize("rewind", ["none", "rate", "weights"])
 def test_zeros_only_grow(tiny, rewind, monkeypatch):
-    from fettle.compress.prune import _unstructured as prune
+    technique = type(gradual())
+    seen, starts, train = [], [], technique.train
 
-    seen, starts, tune = [], [], prune.fine_tune
-
-    def watched(model, *rest):
+    def watched(self, model, *rest):
         seen.append(zeros(model))
         starts.append(model[1].weight.detach().clone())
-        return tune(model, *rest)
+        return train(self, model, *rest)
 
-    monkeypatch.setattr(prune, "fine_tune", watched)
+    monkeypatch.setattr(technique, "train", watched)
     model = net()
     gradual(sparsity=0.6, rewind=rewind)(model, tiny)
     for before, after in itertools.pairwise(seen):

@@ -10,9 +10,10 @@ from torch import nn
 from fettle.compress._distillation import Distillation, DistillingLoss
 from fettle.compress._masks import with_zeros_kept
 from fettle.compress._technique import Technique
+from fettle.core.context import Context
 from fettle.core.knobs import Choice, Range
 from fettle.tasks import Task
-from fettle.train import FitPlan, Hooks, fit
+from fettle.train import FitPlan, History, Hooks, fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +41,20 @@ class FineTuned(Technique):
         """
         if not epochs:
             return
-        context, hooks = self.context, Hooks(loss=self._loss(teacher, task))
+        context = self.context
         if part and context.checkpoints:
             context = replace(context, checkpoints=context.checkpoints / part)
-        plan = FitPlan(
+        self.train(model, teacher, task, self.fitting(epochs), context)
+
+    def fitting(self, epochs: int) -> FitPlan:
+        """Return the plan of `epochs` with these knobs."""
+        return FitPlan(
             epochs=epochs, lr=self.lr, batch_size=self.batch_size, optimizer=self.optimizer
         )
-        fit(model, task, plan, context, with_zeros_kept(hooks, model))
 
-    def _loss(self, teacher: nn.Module, task: Task) -> DistillingLoss:
-        return DistillingLoss(teacher, task, Distillation(self.alpha, self.temperature))
+    def train(
+        self, model: nn.Module, teacher: nn.Module, task: Task, plan: FitPlan, context: Context
+    ) -> History:
+        """Train `model` in place to do what `teacher` does, with its zeros kept."""
+        loss = DistillingLoss(teacher, task, Distillation(self.alpha, self.temperature))
+        return fit(model, task, plan, context, with_zeros_kept(Hooks(loss=loss), model))

@@ -1,20 +1,15 @@
-"""Single weights: which layers can lose some, which weights are the smallest, and the training."""
+"""Single weights: which layers can lose some, and which weights are the smallest."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from fettle.compress._distillation import Distillation, DistillingLoss
-from fettle.compress._masks import with_zeros_kept
 from fettle.compress._technique import example_tensors
-from fettle.core.context import Context
 from fettle.core.errors import ModelError
 from fettle.tasks import Task
-from fettle.train import FitPlan, History, Hooks, fit
 
 Weights = Mapping[str, nn.Parameter]
 _CONVOLUTIONS = (nn.modules.conv._ConvNd,)
@@ -26,14 +21,6 @@ _KINDS = {
 }
 LAYERS = tuple(_KINDS)
 _OF_ITS_OWN = ("weight", "in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
-
-
-@dataclass(frozen=True)
-class Tuning:
-    """How a pruned model is trained: the plan, and what it learns from the unpruned one."""
-
-    plan: FitPlan
-    how: Distillation
 
 
 def prunable(model: nn.Module, layers: str = "all") -> dict[str, nn.Parameter]:
@@ -115,14 +102,6 @@ def without_ends(model: nn.Module, task: Task, weights: Weights) -> dict[str, nn
             handle.remove()
     ends: Collection[str] = {*ran[:1], *ran[-1:]}
     return {name: weight for name, weight in weights.items() if name not in ends}
-
-
-def fine_tune(
-    model: nn.Module, teacher: nn.Module, task: Task, tuning: Tuning, context: Context
-) -> History:
-    """Train the pruned `model` with its zeros kept, to do what `teacher` does."""
-    hooks = Hooks(loss=DistillingLoss(teacher, task, tuning.how))
-    return fit(model, task, tuning.plan, context, with_zeros_kept(hooks, model))
 
 
 def _protected(weight: nn.Parameter) -> Tensor:

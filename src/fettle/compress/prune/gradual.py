@@ -27,9 +27,9 @@ from typing import Annotated
 
 from torch import nn
 
-from fettle.compress._distillation import Distillation
 from fettle.compress._technique import Technique
 from fettle.compress.prune import _unstructured as prune
+from fettle.compress.prune._tuning import FineTuned
 from fettle.core.context import Context
 from fettle.core.errors import KnobError
 from fettle.core.knobs import Choice, Range
@@ -40,7 +40,7 @@ _SEEDS_APART = 1_000_003
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gradual(Technique):
+class Gradual(FineTuned, Technique):
     """Iterative magnitude pruning along a schedule."""
 
     sparsity: Annotated[float, Range(0, 0.99), "share of zero weights after the last step"] = 0.7
@@ -54,10 +54,6 @@ class Gradual(Technique):
     layers: Annotated[str, Choice(*prune.LAYERS), "which layers lose weights"] = "all"
     epochs: Annotated[int, Range(0, 1000), "passes over the data to fine-tune at each step"] = 5
     lr: Annotated[float, Range(1e-6, 1, log=True), "peak learning rate of the fine-tuning"] = 0.01
-    optimizer: Annotated[str, Choice("sgd", "adamw"), "how weights are updated"] = "sgd"
-    batch_size: Annotated[int, Range(1, 65536, "examples"), "examples a step"] = 64
-    alpha: Annotated[float, Range(0, 1), "share of distillation from the unpruned model"] = 0.7
-    temperature: Annotated[float, Range(1, 20), "temperature of that distillation"] = 3.0
 
     def requires(self, model: nn.Module, task: Task) -> None:
         """Refuse a model without weights to prune, and a schedule that falls."""
@@ -89,9 +85,7 @@ class Gradual(Technique):
 
     def plan(self, step: int) -> FitPlan:
         """Return how step `step`, counted from 1, trains."""
-        plan = FitPlan(
-            epochs=self.epochs, lr=self.lr, batch_size=self.batch_size, optimizer=self.optimizer
-        )
+        plan = self.fitting(self.epochs)
         if self.rewind != "none":
             return plan
         start, end = (self._cooled(plan, done) for done in (step - 1, step))
@@ -114,8 +108,7 @@ class Gradual(Technique):
         """Train one step's model; return its mean score on `select`."""
         if not self.epochs:
             return accuracy(model, task, "select")
-        tuning = prune.Tuning(self.plan(step), Distillation(self.alpha, self.temperature))
-        history = prune.fine_tune(model, original, task, tuning, self._context(step))
+        history = self.train(model, original, task, self.plan(step), self._context(step))
         return history.epochs[-1].metric or 0.0
 
     def _context(self, step: int) -> Context:

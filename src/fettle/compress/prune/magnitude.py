@@ -23,16 +23,15 @@ from typing import Annotated
 
 from torch import nn
 
-from fettle.compress._distillation import Distillation
 from fettle.compress._technique import Technique
 from fettle.compress.prune import _unstructured as prune
+from fettle.compress.prune._tuning import FineTuned
 from fettle.core.knobs import Choice, Range
 from fettle.tasks import Task
-from fettle.train import FitPlan
 
 
 @dataclass(frozen=True, kw_only=True)
-class Magnitude(Technique):
+class Magnitude(FineTuned, Technique):
     """Unstructured pruning by absolute value, with fine-tuning."""
 
     sparsity: Annotated[float, Range(0, 0.99), "share of the weights that become zero"] = 0.3
@@ -41,10 +40,6 @@ class Magnitude(Technique):
     keep_ends: Annotated[bool, Choice(False, True), "leave first and last layer dense"] = False
     epochs: Annotated[int, Range(0, 1000), "passes over the data to fine-tune"] = 5
     lr: Annotated[float, Range(1e-6, 1, log=True), "peak learning rate of the fine-tuning"] = 0.01
-    optimizer: Annotated[str, Choice("sgd", "adamw"), "how weights are updated"] = "sgd"
-    batch_size: Annotated[int, Range(1, 65536, "examples"), "examples a step"] = 64
-    alpha: Annotated[float, Range(0, 1), "share of distillation from the unpruned model"] = 0.7
-    temperature: Annotated[float, Range(1, 20), "temperature of that distillation"] = 3.0
 
     def requires(self, model: nn.Module, task: Task) -> None:
         """Refuse a model without weights to prune."""
@@ -56,12 +51,7 @@ class Magnitude(Technique):
         teacher = copy.deepcopy(model)
         weights = self._weights(model, task)
         prune.make_zero(weights, prune.smallest(weights, self.sparsity, self.scope))
-        if self.epochs:
-            plan = FitPlan(
-                epochs=self.epochs, lr=self.lr, batch_size=self.batch_size, optimizer=self.optimizer
-            )
-            tuning = prune.Tuning(plan, Distillation(self.alpha, self.temperature))
-            prune.fine_tune(model, teacher, task, tuning, self.context)
+        self.fine_tune(model, teacher, task, self.epochs)
         return model
 
     def _weights(self, model: nn.Module, task: Task) -> prune.Weights:

@@ -24,28 +24,21 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from fettle.compress._distillation import Distillation
 from fettle.compress._technique import Technique
 from fettle.compress.prune import _unstructured as prune
+from fettle.compress.prune._tuning import FineTuned
 from fettle.core.errors import ModelError
-from fettle.core.knobs import Choice, Range
+from fettle.core.knobs import Choice
 from fettle.tasks import Task
-from fettle.train import FitPlan
 
 KEPT, GROUP = 2, 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class SemiStructured(Technique):
+class SemiStructured(FineTuned, Technique):
     """2:4 sparsity along the input channels, with fine-tuning."""
 
     layers: Annotated[str, Choice(*prune.LAYERS), "which layers lose weights"] = "all"
-    epochs: Annotated[int, Range(0, 1000), "passes over the data to fine-tune"] = 10
-    lr: Annotated[float, Range(1e-6, 1, log=True), "peak learning rate of the fine-tuning"] = 0.02
-    optimizer: Annotated[str, Choice("sgd", "adamw"), "how weights are updated"] = "sgd"
-    batch_size: Annotated[int, Range(1, 65536, "examples"), "examples a step"] = 64
-    alpha: Annotated[float, Range(0, 1), "share of distillation from the unpruned model"] = 0.7
-    temperature: Annotated[float, Range(1, 20), "temperature of that distillation"] = 3.0
 
     def requires(self, model: nn.Module, task: Task) -> None:
         """Refuse a model without a layer that has groups of four."""
@@ -67,12 +60,7 @@ class SemiStructured(Technique):
         if dense:
             self.context.progress.say(f"no groups of {GROUP}, left dense: {', '.join(dense)}")
         prune.make_zero(grouped, {n: smaller_half(w.detach()) for n, w in grouped.items()})
-        if self.epochs:
-            plan = FitPlan(
-                epochs=self.epochs, lr=self.lr, batch_size=self.batch_size, optimizer=self.optimizer
-            )
-            tuning = prune.Tuning(plan, Distillation(self.alpha, self.temperature))
-            prune.fine_tune(model, teacher, task, tuning, self.context)
+        self.fine_tune(model, teacher, task, self.epochs)
         return model
 
 
