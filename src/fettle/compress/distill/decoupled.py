@@ -23,41 +23,28 @@ import torch
 from torch import Tensor, nn
 
 from fettle.compress._distillation import decoupled_losses
-from fettle.compress._masks import with_zeros_kept
 from fettle.compress._teacher import Teacher
 from fettle.compress._technique import Technique
 from fettle.compress.distill._student import teacher_and_student
+from fettle.compress.distill._taught import Taught
 from fettle.core.arrays import Batch
-from fettle.core.knobs import Choice, Range, Text
+from fettle.core.knobs import Range
 from fettle.tasks import Task
-from fettle.train import FitPlan, Hooks, first_output, fit
+from fettle.train import first_output
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decoupled(Technique):
+class Decoupled(Taught, Technique):
     """Decoupled knowledge distillation (Zhao et al., 2022)."""
 
-    takes_teacher = True
-
-    student: Annotated[
-        str, Text("model name"), "architecture to train from scratch; empty: the model that came in"
-    ] = ""
     target: Annotated[float, Range(0, 100), "weight of the part on the true class (α)"] = 1.0
     others: Annotated[float, Range(0, 100), "weight of the part on the other classes (β)"] = 8.0
     temperature: Annotated[float, Range(1, 20), "how much the logits are softened"] = 4.0
-    epochs: Annotated[int, Range(1, 1000), "passes over the training data"] = 20
-    lr: Annotated[float, Range(1e-6, 1, log=True), "peak learning rate"] = 0.05
-    batch_size: Annotated[int, Range(1, 65536, "examples"), "examples a step"] = 64
-    optimizer: Annotated[str, Choice("sgd", "adamw"), "how weights are updated"] = "sgd"
 
     def apply(self, model: nn.Module, task: Task) -> nn.Module:
         """Return the trained student."""
         teacher, student = teacher_and_student(model, task, self.student, self.context)
-        plan = FitPlan(
-            epochs=self.epochs, lr=self.lr, batch_size=self.batch_size, optimizer=self.optimizer
-        )
-        hooks = Hooks(loss=DecoupledLoss(teacher, task, self))
-        fit(student, task, plan, self.context, with_zeros_kept(hooks, student))
+        self.train(student, task, DecoupledLoss(teacher, task, self))
         return student
 
 

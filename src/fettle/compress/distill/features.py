@@ -26,36 +26,26 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fettle.compress._distillation import Distillation, soft_loss
-from fettle.compress._masks import with_zeros_kept
 from fettle.compress._teacher import Ensemble, Teacher
 from fettle.compress._technique import Technique, example_tensors
 from fettle.compress.distill._stages import Pair, captured, channels_first, pairs_of
 from fettle.compress.distill._student import teacher_and_student
+from fettle.compress.distill._taught import Taught
 from fettle.core.arrays import Batch
-from fettle.core.knobs import Choice, Range, Text
+from fettle.core.knobs import Choice, Range
 from fettle.tasks import Task
-from fettle.train import FitPlan, Hooks, fit
 
 _POOLS: tuple[Any, ...] = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Features(Technique):
+class Features(Taught, Technique):
     """Distillation of intermediate feature maps, beside logits."""
 
-    takes_teacher = True
-
-    student: Annotated[
-        str, Text("model name"), "architecture to train from scratch; empty: the model that came in"
-    ] = ""
     kind: Annotated[str, Choice("hint", "attention"), "what of the features is learned"] = "hint"
     weight: Annotated[float, Range(0, 1000), "weight of the features' distance"] = 1.0
     alpha: Annotated[float, Range(0, 1), "share of the teacher's logits; the rest is labels'"] = 0.7
     temperature: Annotated[float, Range(1, 20), "how much the logits are softened"] = 3.0
-    epochs: Annotated[int, Range(1, 1000), "passes over the training data"] = 20
-    lr: Annotated[float, Range(1e-6, 1, log=True), "peak learning rate"] = 0.05
-    batch_size: Annotated[int, Range(1, 65536, "examples"), "examples a step"] = 64
-    optimizer: Annotated[str, Choice("sgd", "adamw"), "how weights are updated"] = "sgd"
 
     def apply(self, model: nn.Module, task: Task) -> nn.Module:
         """Return the trained student."""
@@ -64,11 +54,7 @@ class Features(Technique):
         told = ", ".join(f"{pair.student} ← {pair.teacher}" for pair in pairs)
         self.context.progress.say(f"features: {told}")
         learner = Learner(student, pairs, adapt=self.kind == "hint")
-        plan = FitPlan(
-            epochs=self.epochs, lr=self.lr, batch_size=self.batch_size, optimizer=self.optimizer
-        )
-        hooks = Hooks(loss=FeatureLoss(teacher, task, self, pairs))
-        fit(learner, task, plan, self.context, with_zeros_kept(hooks, learner))
+        self.train(learner, task, FeatureLoss(teacher, task, self, pairs))
         return student
 
 

@@ -21,38 +21,24 @@ from typing import Annotated
 from torch import nn
 
 from fettle.compress._distillation import Distillation, DistillingLoss
-from fettle.compress._masks import with_zeros_kept
 from fettle.compress._technique import Technique
 from fettle.compress.distill._student import teacher_and_student
-from fettle.core.knobs import Choice, Range, Text
+from fettle.compress.distill._taught import Taught
+from fettle.core.knobs import Choice, Range
 from fettle.tasks import Task
-from fettle.train import FitPlan, Hooks, fit
 
 
 @dataclass(frozen=True, kw_only=True)
-class Logits(Technique):
+class Logits(Taught, Technique):
     """Knowledge distillation on logits (Hinton et al., 2015)."""
 
-    takes_teacher = True
-
-    student: Annotated[
-        str, Text("model name"), "architecture to train from scratch; empty: the model that came in"
-    ] = ""
     alpha: Annotated[float, Range(0, 1), "share of the teacher's loss; the rest is labels'"] = 0.7
     temperature: Annotated[float, Range(1, 20), "how much the logits are softened"] = 3.0
     standardize: Annotated[bool, Choice(False, True), "z-score the logits first"] = False
-    epochs: Annotated[int, Range(1, 1000), "passes over the training data"] = 20
-    lr: Annotated[float, Range(1e-6, 1, log=True), "peak learning rate"] = 0.05
-    batch_size: Annotated[int, Range(1, 65536, "examples"), "examples a step"] = 64
-    optimizer: Annotated[str, Choice("sgd", "adamw"), "how weights are updated"] = "sgd"
 
     def apply(self, model: nn.Module, task: Task) -> nn.Module:
         """Return the trained student."""
         teacher, student = teacher_and_student(model, task, self.student, self.context)
         how = Distillation(self.alpha, self.temperature, self.standardize)
-        plan = FitPlan(
-            epochs=self.epochs, lr=self.lr, batch_size=self.batch_size, optimizer=self.optimizer
-        )
-        hooks = Hooks(loss=DistillingLoss(teacher, task, how))
-        fit(student, task, plan, self.context, with_zeros_kept(hooks, student))
+        self.train(student, task, DistillingLoss(teacher, task, how))
         return student
