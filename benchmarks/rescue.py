@@ -10,6 +10,7 @@ can't be negative then has all 8 bits, as in the peers' files. One row shows it 
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import tempfile
@@ -34,6 +35,7 @@ from fettle.measure import agreement, drop_of
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("FETTLE_DATA", ROOT.parent / "shared" / "data"))
 EXAMPLES = 256  # of calibration
+NETWORKS = ("kws", "resnet20", "resnet56")
 CALIBRATORS = ("minmax", "percentile", "mse", "entropy")
 REFINEMENTS = (
     "correct='fast'",
@@ -61,11 +63,13 @@ class Case:
 
 
 def main() -> int:
-    """Quantize every network with every tool; write the table. Arguments: names of networks."""
+    """Quantize every network with every tool; write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("network", nargs="*", choices=NETWORKS, help="by default all of them")
+    chosen = parser.parse_args().network or NETWORKS
     if not (DATA / "cifar10").is_dir():
         print("skipped: FETTLE_DATA names no folder with cifar10/, kws/, weights/", file=sys.stderr)
         return 0
-    chosen = sys.argv[1:] or ["kws", "resnet20", "resnet56"]
     with tempfile.TemporaryDirectory() as folder:
         rows = [row for name in chosen for row in compared(case(name, Path(folder)))]
     head = ("network", "quantized with", "top-1 %", "drop, pp (one-sided 95 %)",
