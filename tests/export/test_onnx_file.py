@@ -6,6 +6,7 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
+from fettle import models, tasks
 from fettle.core.arrays import Batch
 from fettle.core.errors import ModelError, ParityError, StorageError
 from fettle.core.shelf import TECHNIQUES
@@ -248,3 +249,10 @@ def test_a_model_that_does_not_work_is_no_fault_of_the_exporter(
     nn.init.constant_(model[-1].weight, weight)
     with pytest.raises(ModelError, match=says):
         export_onnx(model, task, tmp_path / "out")
+
+
+@pytest.mark.slow  # no smaller network was found that needs it
+def test_attention_is_written_out_where_its_fused_form_cannot_be_exported(tmp_path):
+    task = tasks.load("noise:3x256x256:10", test=8, select=4, calibrate=8, examples=64)
+    module = models.load("timm:maxvit_nano_rw_256", signature=task.signature)
+    assert export_onnx(module, task, tmp_path / "onnx").agreement == 1.0

@@ -14,6 +14,8 @@ import torch
 from torch import nn
 from torch.export import Dim
 from torch.fx import GraphModule
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.onnx import ONNXProgram
 
 from fettle.core.arrays import repeat_to
 from fettle.core.errors import MissingError, ModelError
@@ -54,17 +56,7 @@ def _write(module: nn.Module, task: Task, path: Path) -> bool:
     tensors = tuple(torch.from_numpy(array) for array in inputs.values())
     _check_runs(module, tensors)
     try:
-        with _quiet():
-            program = torch.onnx.export(
-                module,
-                tensors,
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=list(inputs),
-                output_names=["logits"],
-                dynamic_shapes=_free(task),
-                verbose=False,
-            )
+        program = _traced(module, tensors, list(inputs), task)
     except ModuleNotFoundError as error:
         raise MissingError(f"the export to ONNX ({error})", INSTALL["onnxscript"]) from error
     except Exception as error:  # the exporter raises whatever the model's own code provokes
@@ -72,12 +64,44 @@ def _write(module: nn.Module, task: Task, path: Path) -> bool:
             f"the model can't be exported to ONNX: {_first_line(error)}. An operator that ONNX"
             " lacks, or a branch on data, is the usual cause"
         ) from error
-    assert program is not None
     _strip(program.model)
     large = _tensor_bytes(program.model) > EXTERNAL_FROM_BYTES
     ir.save(program.model, path, external_data=f"{path.name}.data" if large else None)
     onnx.checker.check_model(path, full_check=True)
     return any(node.op_type == "QuantizeLinear" for node in program.model.graph)
+
+
+def _traced(
+    module: nn.Module, tensors: tuple[torch.Tensor, ...], names: list[str], task: Task
+) -> ONNXProgram:
+    """Trace the module; once more with attention written out, where its fused form won't do.
+
+    The fused kernel lays its output out in another order, of which some models (MaxViT) then take
+    views that the exporter can't express.
+    """
+
+    def trace() -> ONNXProgram:
+        program = torch.onnx.export(
+            module,
+            tensors,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=names,
+            output_names=["logits"],
+            dynamic_shapes=_free(task),
+            verbose=False,
+        )
+        assert program is not None
+        return program
+
+    with _quiet():
+        try:
+            return trace()
+        except Exception as error:  # whatever class, its text tells
+            if "Cannot view a tensor" not in str(error.__cause__ or error):
+                raise
+        with sdpa_kernel(SDPBackend.MATH):
+            return trace()
 
 
 @torch.no_grad()
