@@ -21,8 +21,9 @@ from onnx_ir.passes import common
 from fettle.core.arrays import Arrays
 from fettle.core.errors import DataError, ModelError
 from fettle.graph._constants import add_constant
+from fettle.graph._dequantize import dequantized
 from fettle.graph._execute import Probe
-from fettle.graph._layers import Layer, dequantized, layers, pairs, put, row
+from fettle.graph._layers import Layer, layers, pairs, put, row
 from fettle.graph._quantized import activation_quantizers, constant_of
 
 Batches = Callable[[], Iterator[Arrays]]

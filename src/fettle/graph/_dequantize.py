@@ -8,20 +8,25 @@ import onnx_ir as ir
 from fettle.graph._quantized import constant_of
 
 
-def dequantized(node: ir.Node) -> np.ndarray:
-    """Return (q − zero point) · scale of a DequantizeLinear of constants, float32."""
-    codes, scale, *zero = (constant_of(value) for value in node.inputs)
-    assert codes is not None
-    assert scale is not None
-    numbers = codes.astype(np.float32)
-    spread = [_spread(a.astype(np.float32), node, numbers) for a in (scale, *zero) if a is not None]
-    if len(spread) > 1:
-        numbers = numbers - spread[1]
-    result: np.ndarray = (numbers * spread[0]).astype(np.float32)
-    return result
+def dequantized(node: ir.Node) -> np.ndarray | None:
+    """Return (q − zero point) · scale of a DequantizeLinear of constants, None for any other.
+
+    Rounded once, to the type of the scale: for numbers of 32 bits that takes float64.
+    """
+    given = [constant_of(value) for value in node.inputs if value is not None]
+    codes, scale, *zero = given
+    if codes is None or scale is None or any(array is None for array in zero):
+        return None
+    kind = np.float64 if codes.dtype.itemsize > 2 else np.float32
+    numbers: np.ndarray = codes.astype(kind)
+    for array in zero:
+        assert array is not None
+        numbers = numbers - spread(array.astype(kind), node, numbers)
+    result: np.ndarray = numbers * spread(scale.astype(kind), node, numbers)
+    return result.astype(scale.dtype, copy=False)
 
 
-def _spread(array: np.ndarray, node: ir.Node, numbers: np.ndarray) -> np.ndarray:
+def spread(array: np.ndarray, node: ir.Node, numbers: np.ndarray) -> np.ndarray:
     """Return scales or zero points in a shape that broadcasts over the numbers."""
     axis = _flag(node, "axis", 1) % max(numbers.ndim, 1)
     block = _flag(node, "block_size", 0)

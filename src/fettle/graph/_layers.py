@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from fettle.core.errors import ModelError
 from fettle.graph._constants import add_constant
+from fettle.graph._dequantize import dequantized, spread
 from fettle.graph._quantized import constant_of
 from fettle.graph.fold_batch_norm import attribute_int
 
@@ -129,23 +130,11 @@ def _taps(weight: np.ndarray) -> int:
 
 
 def _held(value: ir.Value | None) -> np.ndarray | None:
-    """Return the constant behind `value`, directly or through a DequantizeLinear."""
+    """Return the constant behind `value`, directly or through a DequantizeLinear without blocks."""
     node = value.producer() if value is not None else None
     if node is not None and node.op_type == "DequantizeLinear":
-        return dequantized(node)
+        return None if attribute_int(node, "block_size", 0) else dequantized(node)
     return constant_of(value)
-
-
-def dequantized(node: ir.Node) -> np.ndarray | None:
-    """Return what a DequantizeLinear of constants makes, float64 within, None for any other."""
-    numbers, scale = constant_of(node.inputs[0]), constant_of(node.inputs[1])
-    if numbers is None or scale is None or attribute_int(node, "block_size", 0):
-        return None
-    zero = constant_of(node.inputs[2]) if len(node.inputs) > 2 else np.zeros(1, np.int8)
-    assert zero is not None
-    shift = _along(zero.astype(np.float64), numbers, node)
-    result: np.ndarray = (numbers - shift) * _along(scale.astype(np.float64), numbers, node)
-    return result.astype(scale.dtype, copy=False)
 
 
 def scales_of(node: ir.Node) -> np.ndarray:
@@ -153,14 +142,7 @@ def scales_of(node: ir.Node) -> np.ndarray:
     numbers, scale = constant_of(node.inputs[0]), constant_of(node.inputs[1])
     assert numbers is not None
     assert scale is not None
-    return np.broadcast_to(_along(scale.astype(np.float64), numbers, node), numbers.shape)
-
-
-def _along(parameter: np.ndarray, numbers: np.ndarray, node: ir.Node) -> np.ndarray:
-    if parameter.size == 1:
-        return parameter.reshape(())
-    axis = attribute_int(node, "axis", 1) % numbers.ndim
-    return parameter.reshape([-1 if i == axis else 1 for i in range(numbers.ndim)])
+    return np.broadcast_to(spread(scale.astype(np.float64), node, numbers), numbers.shape)
 
 
 def row(bias: np.ndarray | None, channels: int) -> np.ndarray | None:

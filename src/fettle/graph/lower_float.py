@@ -102,13 +102,9 @@ def _turn(graph: ir.Graph, node: ir.Node) -> None:
 
 
 def _dequantized(value: ir.Value | None) -> np.ndarray | None:
-    """Return the floats of a constant behind a DequantizeLinear, computed in float32."""
+    """Return the floats of a constant behind a DequantizeLinear."""
     node = value.producer() if value is not None else None
-    if node is None or node.op_type != "DequantizeLinear":
-        return None
-    if any(constant_of(given) is None for given in node.inputs if given is not None):
-        return None
-    return dequantized(node)
+    return dequantized(node) if node is not None and node.op_type == "DequantizeLinear" else None
 
 
 def _read_float(node: ir.Node) -> None:

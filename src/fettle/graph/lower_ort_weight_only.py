@@ -93,6 +93,7 @@ def _is_float_layer(node: ir.Node) -> bool:
 
 def _unpack(model: ir.Model, node: ir.Node) -> ir.Value:
     array = dequantized(node)
+    assert array is not None
     value = add_constant(model.graph, fresh(model.graph, str(node.outputs[0].name)), array)
     node.outputs[0].replace_all_uses_with(value)
     assert node.graph is not None
