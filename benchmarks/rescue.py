@@ -65,8 +65,10 @@ class Case:
 def main() -> int:
     """Quantize every network with every tool; write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("network", nargs="*", choices=NETWORKS, help="by default all of them")
-    chosen = parser.parse_args().network or NETWORKS
+    parser.add_argument("networks", nargs="*", help=f"some of {', '.join(NETWORKS)}; default: all")
+    chosen = parser.parse_args().networks or NETWORKS
+    if not set(chosen) <= set(NETWORKS):
+        parser.error(f"`networks` are some of {', '.join(NETWORKS)}, not {', '.join(chosen)}")
     if not (DATA / "cifar10").is_dir():
         print("skipped: FETTLE_DATA names no folder with cifar10/, kws/, weights/", file=sys.stderr)
         return 0
