@@ -106,3 +106,45 @@ def test_inputs_that_can_not_be_made_are_told_on_every_row(strings, numbers, scr
 def test_data_that_does_not_fit_is_a_wrong_argument(numbers, scratch):
     with pytest.raises(InputError, match=r"tokens:16:2.*doesn't fit"):
         resolve(numbers, scratch, data="tokens:16:2")
+
+
+def save_recurrent(path, batch):
+    """Write `y = x · scale + sum of the state` with a state of two layers and a scalar setting."""
+    shapes = {"scale": [], "x": [batch, 4], "state": [2, 1, 4], "y": [batch, 4]}
+    values = {
+        name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in shapes.items()
+    }
+    nodes = [
+        helper.make_node("Mul", ["x", "scale"], ["scaled"]),
+        helper.make_node("ReduceSum", ["state"], ["total"], keepdims=0),
+        helper.make_node("Add", ["scaled", "total"], ["y"]),
+    ]
+    inputs = [values[name] for name in ("scale", "x", "state")]
+    graph = helper.make_graph(nodes, "g", inputs, [values["y"]])
+    opset = helper.make_opsetid("", 17)
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=8), path)
+    return str(path)
+
+
+@pytest.mark.parametrize("batch", ["n", 3])
+def test_states_and_settings_are_no_batch(tmp_path, scratch, batch):
+    subject = resolve(save_recurrent(tmp_path / "r.onnx", batch), scratch)
+    assert subject.held == {"state", "scale"}
+    shapes = {name: array.shape for name, array in subject.batch(3).items()}
+    assert shapes == {"scale": (), "x": (3, 4), "state": (2, 1, 4)}
+    setting = BenchSetting(("onnxruntime", "openvino"), (3,), (1,), 0.2, False, roofline=False)
+    rows = bench([subject], setting, Silent())["rows"]
+    assert [row["refused"] for row in rows] == [None, None]
+
+
+def test_two_inputs_of_one_fixed_batch_are_both_batches(tmp_path, scratch):
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [2, 4]) for n in "aby"]
+    graph = helper.make_graph([helper.make_node("Add", ["a", "b"], ["y"])], "g", values[:2],
+                              values[2:])  # fmt: skip
+    path = tmp_path / "two.onnx"
+    opset = helper.make_opsetid("", 17)
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=8), path)
+    subject = resolve(str(path), scratch)
+    assert subject.held == frozenset()
+    assert {len(array) for array in subject.batch(4).values()} == {4}

@@ -133,7 +133,7 @@ def fixed_batch(session: Session) -> int | None:
 
 
 def _length(inputs: Arrays) -> int:
-    return len(next(iter(inputs.values())))
+    return next((len(array) for array in inputs.values() if array.ndim), 1)
 
 
 def _checked(scores: np.ndarray, batch: Batch) -> np.ndarray:

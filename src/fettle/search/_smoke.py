@@ -19,7 +19,7 @@ def fault_of(session: Session, inputs: Arrays) -> str | None:
     except (FettleError, MemoryError):
         raise
     except Exception as error:  # engines' exceptions have no public base
-        n = len(next(iter(inputs.values()), ()))
+        n = next((len(array) for array in inputs.values() if array.ndim), 1)
         return f"fails at batch {n}: {_last_line(error)}"
     return None
 

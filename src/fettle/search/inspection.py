@@ -137,14 +137,15 @@ def _profile(
 
 def _one_batch(subject: Subject) -> Arrays:
     """Return one example, or the batch that the file is bound to."""
-    fixed = [s.shape[0] for s in input_specs(subject.path) if s.shape[:1] > (0,)]
+    specs = [spec for spec in input_specs(subject.path) if spec.name not in subject.held]
+    fixed = [spec.shape[0] for spec in specs if spec.shape[:1] > (0,)]
     return subject.batch(min(fixed, default=1))
 
 
 def _macs(subject: Subject) -> int | None:
     """Return the multiply-accumulates, or None where a free shape hides them."""
     try:
-        return macs_of(subject.path, {k: (1, *v.shape[1:]) for k, v in subject.inputs.items()})
+        return macs_of(subject.path, {k: v.shape for k, v in subject.batch(1).items()})
     except FettleError:
         return None
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fettle import models, tasks
-from fettle.core.arrays import Arrays, repeat_to, rows
+from fettle.core.arrays import Arrays, TensorSpec, repeat_to, rows
 from fettle.core.bundle import Bundle, is_bundle
 from fettle.core.errors import FettleError, InputError, MissingError, ModelError, ParityError
 from fettle.core.machine import this_machine
@@ -34,6 +34,7 @@ class Subject:
     `inputs` are real ones where the artifact brings some; else random ones of its shapes.
     `no_onnx` and `no_inputs` say why the file at `path` or the inputs could not be made; `source`
     how another process makes the module again, and `export` the command that writes its ONNX file.
+    Inputs in `held` have no batch in front: states, settings.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Subject:
     no_inputs: FettleError | None = None
     source: ModuleSource | None = None
     export: tuple[str, ...] = ()
+    held: frozenset[str] = frozenset()
 
     @property
     def onnx(self) -> Path:
@@ -66,7 +68,8 @@ class Subject:
         """
         if self.no_inputs is not None:
             raise self.no_inputs
-        return repeat_to(self.inputs, n)
+        batched = {k: array for k, array in self.inputs.items() if k not in self.held}
+        return {**self.inputs, **repeat_to(batched, n)}
 
     def convolves(self) -> bool:
         """Say whether the module has weights with a layout: those of convolutions of images."""
@@ -144,12 +147,14 @@ def resolve(name: str, scratch: Path, weights: str | None = None, data: str = ""
         path = bundle.model_path
         models.check_onnx(path)
         inputs = _inputs_of(path, data) if data else bundle.golden()[0]
-        return Subject(name, path, inputs, is_quantized(path), bundle=bundle)
+        held = _held(input_specs(path))
+        return Subject(name, path, inputs, is_quantized(path), bundle=bundle, held=held)
     if models.is_onnx(name):
         path = Path(name)
         models.check_onnx(path)
         inputs, why = (_inputs_of(path, data), None) if data else _random(path)
-        return Subject(name, path, inputs, is_quantized(path), no_inputs=why)
+        held = _held(input_specs(path))
+        return Subject(name, path, inputs, is_quantized(path), no_inputs=why, held=held)
     return _exported(name, scratch, weights, data)
 
 
@@ -177,6 +182,13 @@ def _inputs_of(path: Path, data: str) -> Arrays:
         return match_inputs(specs, repeat_to(given, min(fixed, default=8)))
     except InputError as error:
         raise InputError(f"`--data {data}` doesn't fit {path}: {error}") from error
+
+
+def _held(specs: Sequence[TensorSpec]) -> frozenset[str]:
+    """Return the inputs whose first dimension isn't the batch: that is free, or the first's."""
+    first = [spec.shape[0] for spec in specs if spec.shape]
+    batch = -1 if -1 in first else next(iter(first), -1)
+    return frozenset(spec.name for spec in specs if spec.shape[:1] != (batch,))
 
 
 def _random(path: Path) -> tuple[Arrays, FettleError | None]:
