@@ -9,7 +9,9 @@ When to use it: on deep networks, where latency follows depth: each block that g
 whole time with it, on any engine, where thinner layers may save little.
 
 Expected effect: time falls in proportion to the blocks; accuracy falls faster than with channels
-unless there is fine-tuning.
+unless there is fine-tuning. `kl` ranks best where much goes: a pretrained ResNet-56 on 600 images
+of CIFAR-10 that it gets right keeps 90 % of them without 0.3 of its blocks and 77 % without half
+(cosine 87 and 71, Taylor 75 and 55), with batch norms measured anew and no training.
 
 Papers: Men et al., "ShortGPT", 2024 (arXiv 2403.03853: cosine); Veit et al., "Residual Networks
 Behave Like Ensembles of Relatively Shallow Networks", NeurIPS 2016 (arXiv 1605.06431); Molchanov
