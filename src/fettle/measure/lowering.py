@@ -46,7 +46,6 @@ MOST_FLIPS = 0.05  # share of examples whose top-1 changes
 _FLOAT = "graph.lower_float"
 LEAST_AGREEMENT = 1 - MOST_FLIPS
 _PLAN = Plan(seconds=1.5, rounds=8, samples=200, settle_seconds=0.02, warmup_seconds=0.05, builds=4)
-_LONGER = replace(_PLAN, seconds=4.5, rounds=18, builds=6)
 
 
 @dataclass(frozen=True)
@@ -70,6 +69,12 @@ class _Ground:
     forms: Forms
     runtime: Runtime
     inputs: Arrays
+    plan: Plan = _PLAN
+
+    @property
+    def longer(self) -> Plan:
+        """How what stayed undecided is timed again."""
+        return replace(self.plan, seconds=3 * self.plan.seconds, rounds=18, builds=6)
 
     def build(self, steps: Sequence[str]) -> Session:
         """Return a new session of the lowered graph."""
@@ -85,7 +90,7 @@ class _Ground:
 
 
 def choose_lowering(
-    model: Path, runtime: Runtime, inputs: Arrays
+    model: Path, runtime: Runtime, inputs: Arrays, seconds: float = _PLAN.seconds
 ) -> tuple[tuple[str, ...], list[Trial]]:
     """Return the names of the passes that help `runtime` run `model`, and why for each tried.
 
@@ -93,9 +98,11 @@ def choose_lowering(
         model: the ONNX master.
         runtime: who runs it.
         inputs: real inputs, batch first, to prove the rewrites on.
+        seconds: to time a pass for, at most; three times as long where that leaves it undecided.
     """
+    plan = replace(_PLAN, seconds=min(seconds, _PLAN.seconds))
     with tempfile.TemporaryDirectory(prefix="fettle-lowering-") as folder:
-        return _choose(_Ground(Forms(model, Path(folder)), runtime, inputs))
+        return _choose(_Ground(Forms(model, Path(folder)), runtime, inputs, plan))
 
 
 def _choose(ground: _Ground) -> tuple[tuple[str, ...], list[Trial]]:
@@ -194,7 +201,7 @@ def _try(ground: _Ground, before: Sequence[str], after: Sequence[str]) -> Trial:
         if strayed:
             return Trial(name, False, strayed, strayed=True)
         subjects = [ground.subject("plain", before, plain), ground.subject("lowered", after, other)]
-        return _faster(name, subjects)
+        return _faster(name, subjects, ground)
     finally:
         plain.close()
         other.close()
@@ -206,10 +213,10 @@ def _strayed(plain: Session, other: Session, inputs: Arrays) -> str | None:
     return limits_of(plain, inputs, expected).refuse(expected, found)
 
 
-def _faster(name: str, subjects: Sequence[Subject]) -> Trial:
-    gain = _gain(subjects, _PLAN)
+def _faster(name: str, subjects: Sequence[Subject], ground: _Ground) -> Trial:
+    gain = _gain(subjects, ground.plan)
     if gain.low <= 1 < gain.value:  # undecided by luck or a busy machine: look longer
-        gain = _gain(subjects, _LONGER)
+        gain = _gain(subjects, ground.longer)
     return Trial(
         name,
         gain.low > 1,

@@ -71,7 +71,8 @@ class Measuring:
         assert isinstance(model, Path)
 
         def choose() -> dict[str, Any]:
-            chosen, tried = choose_lowering(model, trial.runtime, self._inputs(32))
+            inputs, seconds = self._inputs(32), self.plan.seconds
+            chosen, tried = choose_lowering(model, trial.runtime, inputs, seconds)
             return {"chosen": chosen, "tried": [t.to_json() for t in tried]}
 
         key = self._key("lowering", trial.identity, self._data("calibrate"))

@@ -30,7 +30,7 @@ from fettle.search.journal import Journal
 from fettle.search.looks import budgets
 from fettle.search.objective import Objective, objective_of
 from fettle.search.strategies import Strategy, strategies
-from fettle.search.study import Candidate, Setting, Study, need_a_reference
+from fettle.search.study import Candidate, Setting, Study
 from fettle.search.workshop import Source, Teachers, Workshop
 from fettle.tasks import Task
 
@@ -76,9 +76,8 @@ class Search(Study):
         self.least_gain = LEAST_GAIN
         self._base: Trial | None = None
         self.task = workshop.task
-        self.quick = Measuring(
-            workshop.store, workshop.task, setting.batch, QUICK_SECONDS, self.progress
-        )
+        seconds = min(QUICK_SECONDS, setting.seconds)
+        self.quick = Measuring(workshop.store, self.task, setting.batch, seconds, self.progress)
         workshop.context = replace(workshop.context, progress=Watched(self.progress, self.clock))
         self.refused: list[tuple[Candidate, str]] = []
         self.proofs: list[dict[str, Any]] = []
@@ -206,9 +205,7 @@ class Search(Study):
 
     def _measure_untouched(self) -> None:
         plain = self._trials(self._checked(()))
-        for trial in plain:
-            self.measuring.open(trial)
-        need_a_reference(plain)
+        self.open(plain)
         running = [t for t in plain if t.session is not None]
         self._time_quickly(running)
         self._base = min((t for t in running if t.is_fp32), key=self.objective.cost)

@@ -73,10 +73,8 @@ class Study:
         """
         started = time.perf_counter()
         trials = self._trials(self._checked(candidates))
-        for trial in trials:
-            self.measuring.open(trial)
+        self.open(trials)
         running = [trial for trial in trials if trial.session is not None]
-        need_a_reference(trials)
         eligible = self._eligible(trials, candidates)
         timing = self._time(running)
         base = min((t for t in running if t.is_fp32), key=_latency)
@@ -99,6 +97,25 @@ class Study:
         if Recipe() in [candidate.recipe for candidate in candidates]:
             return list(candidates)
         return [Candidate(Recipe()), *candidates]
+
+    def open(self, trials: Sequence[Trial]) -> None:
+        """Build the session of each trial.
+
+        Raises:
+            InputError: the model is quantized already; told before anything is tried.
+            ModelError: the runtimes that are here refuse the model as it is.
+            CheckFailed: there is no runtime for it here.
+        """
+        plain = [trial for trial in trials if trial.is_fp32]
+        if not plain:
+            raise InputError(
+                "the model is quantized already, so there is no FP32 to compare with: give the"
+                " model that it was made of; `fettle bench` and `fettle inspect` take it as it is"
+            )
+        for trial in trials:
+            self.measuring.open(trial)
+        if not any(trial.session for trial in plain):
+            _refuse_all(plain)
 
     def _trials(self, candidates: Sequence[Candidate]) -> list[Trial]:
         trials = [] if self.workshop.source.is_onnx else [self._torch_trial()]
@@ -211,25 +228,12 @@ def _need_onnx(runtime: Runtime) -> None:
         )
 
 
-def need_a_reference(trials: Sequence[Trial]) -> None:
-    """Refuse a study whose model can't be run untouched in FP32.
-
-    Raises:
-        InputError: the model is quantized already.
-        ModelError: the runtimes that are here refuse it.
-        CheckFailed: there is none here.
-    """
-    plain = [trial for trial in trials if trial.is_fp32]
-    if not plain:
-        raise InputError(
-            "the model is quantized already, so there is no FP32 to compare with: give the model"
-            " that it was made of; `fettle bench` and `fettle inspect` take it as it is"
-        )
-    if not any(trial.session for trial in plain):
-        reasons = "; ".join(f"{t.runtime}: {t.refused}" for t in plain)
-        present = any(trial.runtime.supports() is None for trial in plain)
-        raise (ModelError if present else CheckFailed)(
-            "no runtime runs the model as it is, so there is nothing to compare with"
-            f" ({reasons}); "
-            + ("give a model that one of them takes" if present else "see `fettle doctor`")
-        )
+def _refuse_all(plain: Sequence[Trial]) -> None:
+    """Say why no runtime runs the model as it is."""
+    reasons = "; ".join(f"{t.runtime}: {t.refused}" for t in plain)
+    present = any(trial.runtime.supports() is None for trial in plain)
+    raise (ModelError if present else CheckFailed)(
+        "no runtime runs the model as it is, so there is nothing to compare with"
+        f" ({reasons}); "
+        + ("give a model that one of them takes" if present else "see `fettle doctor`")
+    )
