@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,10 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from fettle.cli import main
+from fettle.measure import lowering
 
 STUDY = ["compress", "--model", "cifar:resnet8x0.5", "--data", "digits", "-t", "quantize.static",
-         "--target", "onnxruntime", "--batch", "8", "--seconds", "0.5",
+         "--target", "onnxruntime", "--batch", "8", "--threads", "1", "--seconds", "0.3",
          "--max-drop", "0.5"]  # fmt: skip
 
 
@@ -45,8 +46,10 @@ def one_thread():
 
 
 @pytest.fixture
-def fettle(capfd):
-    """Run a command in this process."""
+def fettle(capfd, monkeypatch):
+    """Run a command in this process; what lowers a model here is tried briefly."""
+    brief = replace(lowering._PLAN, seconds=0.2)
+    monkeypatch.setattr(lowering, "_PLAN", brief)
 
     def run(*words):
         capfd.readouterr()
