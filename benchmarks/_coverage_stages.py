@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from fettle.core.recipe import parse_step
 from fettle.core.shelf import RUNTIMES
 from fettle.export import export_onnx
 from fettle.measure import lowering
+from fettle.measure._lowered_forms import Forms
 from fettle.measure.latency import Plan, ratio, time_interleaved
 from fettle.measure.latency import Subject as Timed
 from fettle.measure.quality import run_batch
@@ -170,7 +172,8 @@ def _lowered(model: Path, engine: Runtime, inputs: dict) -> tuple[str, ...]:
 
 def _all_passes(model: Path, engine: Runtime) -> tuple[str, ...]:
     """Return every pass that finds something to rewrite, whether it pays or not."""
-    return lowering._effective(model, lowering.candidates(engine))
+    with tempfile.TemporaryDirectory() as folder:
+        return lowering._effective(Forms(model, Path(folder)), lowering.candidates(engine))
 
 
 def _gain(plain: Session, other: Session, one: dict) -> float:

@@ -2,6 +2,7 @@ import onnx
 
 from fettle.core.shelf import RUNTIMES
 from fettle.measure import lowering
+from fettle.measure._lowered_forms import Forms
 from fettle.measure._slow_layers import Layer, Suspect, layers_of, suspects
 from fettle.runtimes import LayerTime
 from fettle.testing import sample
@@ -74,34 +75,33 @@ def test_the_layers_of_a_master_are_those_with_quantized_weights():
 def test_slow_groups_are_turned_back_one_after_another(monkeypatch):
     tried = []
 
-    def accept(model, runtime, inputs, before, after):
+    def accept(ground, before, after):
         tried.append((tuple(before), tuple(after)))
         return lowering.Trial(after[0], True, "faster")
 
     monkeypatch.setattr(lowering, "_suspected", lambda *_: [["a", "b"], ["d"]])
     monkeypatch.setattr(lowering, "_try", accept)
-    runtime = RUNTIMES.make("onnxruntime")
-    kept, trials = lowering._leave_slow_alone(sample().master, runtime, {}, ("graph.x",))
+    kept, trials = lowering._leave_slow_alone(None, ("graph.x",))
     assert kept == ("graph.lower_float(nodes='a,b,d')", "graph.x")
     assert tried[1] == (("graph.lower_float(nodes='a,b')", "graph.x"), kept)
     assert [trial.accepted for trial in trials] == [True, True]
 
 
 def test_a_group_that_does_not_help_is_left_in_int8(monkeypatch):
-    def refuse(model, runtime, inputs, before, after):
+    def refuse(ground, before, after):
         return lowering.Trial(after[0], False, "slower")
 
     monkeypatch.setattr(lowering, "_suspected", lambda *_: [["a"], ["d"]])
     monkeypatch.setattr(lowering, "_try", refuse)
-    runtime = RUNTIMES.make("onnxruntime")
-    kept, _ = lowering._leave_slow_alone(sample().master, runtime, {}, ("graph.x",))
+    kept, _ = lowering._leave_slow_alone(None, ("graph.x",))
     assert kept == ("graph.x",)
 
 
-def test_a_rewrite_that_changes_nothing_is_not_timed():
+def test_a_rewrite_that_changes_nothing_is_not_timed(tmp_path):
     runtime = RUNTIMES.make("onnxruntime", threads=1)
+    ground = lowering._Ground(Forms(sample().master, tmp_path), runtime, sample().inputs(8))
     before = ("graph.lower_ort_x86",)
     after = (*before, "graph.lower_ort_x86_norms")  # the sample has no layer norm
-    trial = lowering._try(sample().master, runtime, sample().inputs(8), before, after)
+    trial = lowering._try(ground, before, after)
     assert not trial.accepted
     assert "nothing to rewrite" in trial.reason
