@@ -37,7 +37,7 @@ from fettle.search.workshop import Source, Workshop
 
 HERE = Path(__file__).resolve().parent
 KEPT = RESULTS / "anchors.jsonl"
-IMAGES = "noise:3x224x224:10"
+IMAGES = "noise:3x224x224"
 MODELS = {
     "ResNet-18": (f"{HERE}/_networks.py:resnet18", IMAGES),
     "ResNet-50": (f"{HERE}/_networks.py:resnet50", IMAGES),
