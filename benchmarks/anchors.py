@@ -45,7 +45,7 @@ MODELS = {
     "MobileNetV3-small": (f"{HERE}/_networks.py:mobilenet_v3_small", IMAGES),
     "EfficientNet-B0": ("torchvision:efficientnet_b0", IMAGES),
     "ViT-B/16": ("torchvision:vit_b_16", IMAGES),
-    "BERT-base-shaped": (f"{HERE}/_anchor_networks.py:bert_base", "tokens:128:8"),
+    "BERT-base-shaped": ("hf:bert-base", "tokens:128:2"),
     "LSTM classifier": ("rnn:lstm128x2", "rows:noise:1x64x128:10"),
 }
 TRANSFORMERS = ("ViT-B/16", "BERT-base-shaped")
