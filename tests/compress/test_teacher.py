@@ -7,7 +7,7 @@ from scipy.special import softmax
 from torch import nn
 
 from fettle import models
-from fettle.compress._teacher import Ensemble, Teacher
+from fettle.compress._teacher import Ensemble, Teacher, frozen
 from fettle.core.shelf import TECHNIQUES
 from fettle.testing import TinyTask
 
@@ -64,6 +64,37 @@ def test_what_is_augmented_is_asked_anew():
     assert module.calls == 2 * task.steps(16)
 
 
+def test_the_next_student_finds_the_answers_of_the_one_before():
+    task, given = Unknown(), Counted(Unknown())
+    for _ in range(2):
+        teacher = Teacher(frozen(given), task)
+        for epoch in (0, 1):
+            assert all(torch.equal(*pair) for pair in answers(teacher, task, epoch))
+    direct = 4 * task.steps(16)  # the questions of this test itself
+    assert frozen(given).calls == direct + 2 * task.steps(16)
+    assert given.calls == 0
+
+
+def test_a_teacher_that_learned_something_is_asked_anew(tiny):
+    given = Counted(tiny)
+    before = frozen(given)
+    assert frozen(given) is before
+    with torch.no_grad():
+        next(given.parameters()).add_(1)
+    after = frozen(given)
+    assert after is not before
+    assert not any(p.requires_grad for p in after.parameters())
+    assert all(p.requires_grad for p in given.parameters())
+
+
+def test_answers_to_batches_end_where_memory_does(monkeypatch):
+    task = Unknown()
+    monkeypatch.setattr("fettle.compress._teacher._MOST_BYTES", 3 * 16 * 4 * 4)
+    teacher = Teacher(Counted(task), task)
+    assert all(torch.equal(*pair) for pair in answers(teacher, task, 0))
+    assert len(teacher.memory.batches) == min(3, task.steps(16))
+
+
 def test_an_answer_that_depends_on_its_place_is_not_kept(tiny):
     for found, expected in answers(Teacher(Placed(), tiny), tiny, 1):
         assert torch.equal(found, expected)
@@ -92,7 +123,7 @@ def test_a_large_split_is_not_kept(tiny, monkeypatch):
     monkeypatch.setattr("fettle.compress._teacher._MOST_BYTES", 4 * 4 * tiny.size("train") - 1)
     teacher = Teacher(Counted(tiny), tiny)
     list(answers(teacher, tiny, 0))
-    assert teacher._answers == {}
+    assert teacher.memory.examples == {}
 
 
 def linear(seed):

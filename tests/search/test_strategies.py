@@ -1,14 +1,16 @@
 """Strategies on a search that is played: what they propose, and whom they let go on."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
 
 from fettle.core.verdict import Budget
+from fettle.search._store import Stage
 from fettle.search.optimize import Wish
 from fettle.search.strategies import strategies
-from fettle.search.strategies._shapes import DEPTHS, WIDTHS, proposals, shapes
-from fettle.search.strategies.in_rounds import InRounds
+from fettle.search.strategies._shapes import DEPTHS, WIDTHS, Shape, proposals, shapes
+from fettle.search.strategies.in_rounds import InRounds, _spread
 
 
 class Played:
@@ -24,18 +26,29 @@ class Played:
         self.hardness, self.wish = hardness, wish or Wish()
         self.setting = SimpleNamespace(budget=Budget(max_drop=max_drop))
         self.leader = SimpleNamespace(row={"comparable_ms": 10.0})
+        self.clock = SimpleNamespace(left=math.inf)
         self.sketched, self.attempted = [], []
 
     def sketch(self, recipe, score=False):
         self.sketched.append(recipe)
         ms, drop = self._of(recipe)
-        return SimpleNamespace(row={"comparable_ms": ms, "drop": {"value": drop}})
+        row = {"comparable_ms": ms, "drop": {"value": drop}, "promise": self._promise(drop)}
+        stages = [Stage(str(step), self._train(step), False) for step in recipe.steps]
+        return SimpleNamespace(row=row, stages=stages)
 
     def attempt(self, candidate):
         self.attempted.append(candidate.recipe)
-        drop = self._of(candidate.recipe)[1]
-        promise = 1.0 if drop <= 0.8 * self.setting.budget.max_drop else 0.0
-        return [SimpleNamespace(row={"promise": promise})]
+        return [SimpleNamespace(row={"promise": self._promise(self._of(candidate.recipe)[1])})]
+
+    def _promise(self, drop):
+        return 1.0 if drop <= 0.8 * self.setting.budget.max_drop else 0.0
+
+    def _train(self, step):
+        """Take a second an epoch; what was trained before is found."""
+        if step.name() != "distill.logits" or step is not self.sketched[-1].steps[-2]:
+            return 0.0
+        self.clock.left -= step.epochs
+        return float(step.epochs)
 
     def _of(self, recipe):
         gone = {s.name(): s.ratio for s in recipe.steps if s.name().startswith("prune.")}
@@ -96,6 +109,28 @@ def test_the_fastest_that_came_through_is_attempted_quantized():
     assert all(
         r.steps[-1].name() in ("quantize.static", "quantize.aware") for r in search.attempted
     )
+
+
+@pytest.mark.parametrize("limit", [5, 20, 60, 200])
+def test_rungs_end_with_the_clock_and_use_most_of_it(limit):
+    search = Played(hardness=0.05, max_drop=0.0)
+    search.clock.left = limit
+    InRounds().explore(search)
+    assert 0 <= search.clock.left <= max(0.6 * limit, limit - 50)
+    longest = max(sum(epochs(r)) for r in search.sketched)
+    assert longest >= min(limit / 5, 20)
+
+
+def test_every_beginning_of_a_first_rung_is_spread_over_all_shapes():
+    found = [shape.ms for shape in _spread([Shape((), float(ms)) for ms in range(15)])]
+    assert found[:3] == [7, 3, 11]
+    assert sorted(found) == list(range(15))
+
+
+def test_far_from_the_budget_nothing_is_attempted():
+    search = Played(hardness=50.0)
+    InRounds().explore(search)
+    assert not search.attempted
 
 
 def test_when_all_lose_too_much_the_nearest_goes_on():

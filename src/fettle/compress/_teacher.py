@@ -1,18 +1,58 @@
-"""The teacher: frozen, one model or several, and asked once about what doesn't change."""
+"""The teacher: frozen, one model or several, and asked once about what it has answered before."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fettle.core.arrays import Batch, repeat_to
+from fettle.core.hashing import array_fingerprint, fingerprint
 from fettle.tasks import Task
 
 _MOST_BYTES = 2**28
 Answers = dict[bytes, Tensor]
+
+
+@dataclass
+class Memory:
+    """What a teacher has answered: by example where nothing changes it, else by batch.
+
+    `examples` is None until the first question.
+    """
+
+    examples: Answers | None = None
+    batches: Answers = field(default_factory=dict)
+
+
+_COPIES: WeakKeyDictionary[nn.Module, tuple[str, nn.Module]] = WeakKeyDictionary()
+_MEMORIES: WeakKeyDictionary[nn.Module, dict[str, Memory]] = WeakKeyDictionary()
+
+
+def frozen(module: nn.Module) -> nn.Module:
+    """Return a copy of `module` to ask: the same one each time, until its weights change.
+
+    So what it answered for one student is known to the next.
+    """
+    state = {name: t for name, t in module.state_dict().items() if isinstance(t, Tensor)}
+    weights = array_fingerprint(
+        *(
+            t.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy()
+            for t in state.values()
+        )
+    )
+    key = fingerprint([repr(module), list(state), weights])
+    known, kept = _COPIES.get(module, ("", None))
+    if kept is None or known != key:
+        kept = copy.deepcopy(module).eval().requires_grad_(False)
+        _COPIES[module] = (key, kept)
+    return kept
 
 
 class Ensemble(nn.Module):
@@ -38,27 +78,42 @@ class Ensemble(nn.Module):
 class Teacher:
     """Gives logits for a batch of training inputs; frozen and in evaluation mode.
 
+    What is random in an epoch depends on (seed, epoch, position) alone, so students that are
+    trained after each other see the same batches: the answers to whole batches are kept, while
+    memory lasts, for the next student.
+
     Where the task doesn't augment, each training example comes again unchanged in every epoch: the
-    first question then makes it answer for all of them, in the order of the split, and the answers
-    are kept in memory. They are the same, bit for bit, or aren't kept: it is tried beforehand
-    whether an example's answer depends on its place in the batch.
+    first question then makes it answer for all of them, in the order of the split. Those answers
+    are the same, bit for bit, or aren't kept: it is tried beforehand whether an example's answer
+    depends on its place in the batch.
     """
 
     def __init__(self, module: nn.Module, task: Task) -> None:
         self.module = module.eval().requires_grad_(False)
         self.task = task
-        self._answers: Answers | None = None
+        tasks = _MEMORIES.setdefault(module, {})
+        self.memory = tasks.setdefault(task.fingerprint("train"), Memory())
 
     def __call__(self, inputs: tuple[Tensor, ...], batch: Batch) -> Tensor:
         """Return logits (n, classes), on the device of `inputs`."""
         self.module.to(inputs[0].device)
         with torch.no_grad():
-            if self._answers is None:
-                self._answers = self._all_answers(len(batch), inputs[0].device)
-            known = [self._answers.get(key) for key in _keys(batch)] if self._answers else [None]
-            if all(answer is not None for answer in known):
+            memory = self.memory
+            if memory.examples is None:
+                memory.examples = self._all_answers(len(batch), inputs[0].device)
+            known = [memory.examples.get(key) for key in _keys(batch)] if memory.examples else []
+            if known and all(answer is not None for answer in known):
                 return torch.stack([a for a in known if a is not None]).to(inputs[0].device)
-            logits: Tensor = self.module(*inputs)
+            return self._of_batch(inputs, batch)
+
+    def _of_batch(self, inputs: tuple[Tensor, ...], batch: Batch) -> Tensor:
+        """Answer a batch, unless it was answered before."""
+        key, answers = _key(batch), self.memory.batches
+        if key in answers:
+            return answers[key].to(inputs[0].device)
+        logits: Tensor = self.module(*inputs)
+        if logits.nbytes * (len(answers) + 1) <= _MOST_BYTES:
+            answers[key] = logits.cpu()
         return logits
 
     def _all_answers(self, size: int, device: torch.device) -> Answers:
@@ -85,6 +140,16 @@ class Teacher:
         """Say whether each example has the same answer in another place, bit for bit."""
         turned = {name: array[::-1].copy() for name, array in batch.inputs.items()}
         return torch.equal(self._ask(Batch(turned, batch.targets), device).flip(0), logits)
+
+
+def _key(batch: Batch) -> bytes:
+    """Return a digest of a batch's inputs."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(batch.inputs):
+        array = np.ascontiguousarray(batch.inputs[name])
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(array)
+    return digest.digest()
 
 
 def _keys(batch: Batch) -> list[bytes]:

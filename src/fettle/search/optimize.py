@@ -16,6 +16,7 @@ from typing import Any
 
 from fettle.core.context import Context
 from fettle.core.errors import FettleError, InputError
+from fettle.core.progress import board
 from fettle.core.recipe import Recipe
 from fettle.core.verdict import Verdict
 from fettle.measure.noninferiority import verdict_of
@@ -26,9 +27,11 @@ from fettle.search._sealing import seal
 from fettle.search._store import Store, sole_worker
 from fettle.search._trial import Trial, precision_of
 from fettle.search.clock import Clock, OutOfTime, Watched
+from fettle.search.explanation import explain
 from fettle.search.journal import Journal
 from fettle.search.looks import budgets
 from fettle.search.objective import Objective, objective_of
+from fettle.search.standing import drawn, standing
 from fettle.search.strategies import Strategy, strategies
 from fettle.search.study import Candidate, Setting, Study
 from fettle.search.workshop import Source, Teachers, Workshop
@@ -109,7 +112,8 @@ class Search(Study):
         seconds = time.perf_counter() - started
         findings = Findings(self.trials, self.base, winner, verdict, timing, seconds)
         result = result_of(self, findings)
-        result |= {"search": self._account(stopped), "interrupted": interrupted}
+        told = {**self._account(stopped), "explanation": explain(self, winner)}
+        result |= {"search": told, "interrupted": interrupted}
         return seal(self, findings, result)
 
     def attempt(self, candidate: Candidate) -> list[Trial]:
@@ -163,6 +167,7 @@ class Search(Study):
         self._time_quickly([self.base, trial])
         if score:
             self._score([trial], self.base)
+            trial.row["promise"] = self.promise(trial)
         self._tell_sketch(trial)
         trial.session.close()
         trial.session = None
@@ -375,7 +380,9 @@ def optimize(  # noqa: PLR0913 - the verb's own options, by name
             None if source.is_onnx else source
         )  # else students teach themselves
         workshop = Workshop(source, task, Store(out, journal), context or Context(), taught_by)
-        return Search(workshop, setting, out, wish or Wish()).run(candidates)
+        search = Search(workshop, setting, out, wish or Wish())
+        with board(search.progress, lambda: drawn(standing(search))):
+            return search.run(candidates)
 
 
 def _named(name: str, wanted: Sequence[str]) -> bool:

@@ -110,6 +110,7 @@ class Workshop:
     ) -> None:
         self.source, self.task, self.store, self.context = source, task, store, context
         self.teachers = (teacher,) if isinstance(teacher, Source) else tuple(teacher or ())
+        self._teacher: nn.Module | None = None
         self._versions = {k: v for k, v in versions().items() if k in _WORKING}
 
     def check(self, recipe: Recipe) -> None:
@@ -250,11 +251,12 @@ class Workshop:
             teacher, found = self._load(source)
             modules.append(teacher)
             stages.extend(found)
-        if len(modules) > 1:
+        if modules and self._teacher is None:
             from fettle.compress import Ensemble
 
-            return Ensemble(modules)
-        return next(iter(modules), None)
+            # one object for all stages: what it answered for one student is known to the next
+            self._teacher = modules[0] if len(modules) == 1 else Ensemble(modules)
+        return self._teacher if modules else None
 
     def _apply(
         self, technique: Plugin, module: nn.Module, key: str, teacher: nn.Module | None

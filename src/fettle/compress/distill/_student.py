@@ -8,6 +8,7 @@ from torch import nn
 
 from fettle import models
 from fettle.compress._soundness import check_sound
+from fettle.compress._teacher import frozen
 from fettle.core.context import Context
 from fettle.tasks import Task
 
@@ -17,7 +18,8 @@ def teacher_and_student(
 ) -> tuple[nn.Module, nn.Module]:
     """Return both: the context's teacher or else `model`, and a new `student` or else `model`.
 
-    The teacher is a copy, for it will be frozen.
+    The teacher is a copy, for it will be frozen. A given one is copied once, so that it needn't
+    answer twice.
 
     Raises:
         UnknownName: no model is called `student`.
@@ -25,7 +27,7 @@ def teacher_and_student(
     given = context.teacher
     if given is not None:
         check_sound("teacher", given, task)
-    teacher = copy.deepcopy(model if given is None else given)
+    teacher = copy.deepcopy(model) if given is None else frozen(given)
     if not student:
         return teacher, model
     return teacher, models.load(student, signature=task.signature, seed=context.seed)

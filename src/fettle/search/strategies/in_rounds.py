@@ -4,14 +4,20 @@ Successive halving (Jamieson & Talwalkar 2016, arXiv 1502.07943): each rung trai
 `GROWTH` times as long as the one before, with distillation from the original, and continues from
 its weights: a cosine schedule with a warm restart (Loshchilov & Hutter 2017, arXiv 1608.03983). A
 shape survives while its loss on `select` is within what later rungs may still win back, and the
-fastest survivors go on. Whoever comes through is quantized, with and without training for it.
+fastest survivors go on. Whoever comes near is quantized, with and without training for it.
+
+Under a time limit each rung takes its share of what is left, as in Hyperband (Li et al. 2018, arXiv
+1603.06560), and the last one trains for as long as there is.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from fettle.core.recipe import Recipe, parse_step
+from fettle.search._promise import LIKELY
+from fettle.search.strategies._pace import Pace
 from fettle.search.strategies._shapes import Shape, shapes
 from fettle.search.strategies._strategy import Strategy
 from fettle.search.study import Candidate
@@ -25,8 +31,20 @@ RUNGS = (1, 3, 9, 27)  # epochs
 GROWTH = 3
 # how many times the budget a shape may have lost after each rung and still go on
 PATIENCE = (10.0, 5.0, 2.5, 1.5)
+NEAR = 2.0  # times the budget: what quantization-aware training may win back
+LEAST_BUDGET = 0.002
 _STATIC = "quantize.static"
 _AWARE = "quantize.aware(epochs=2)"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A shape, what taught it, and what came out: timed and scored, quantized without training."""
+
+    shape: Shape
+    steps: tuple[Plugin, ...]
+    drop: float
+    promise: float
 
 
 class InRounds(Strategy):
@@ -41,44 +59,83 @@ class InRounds(Strategy):
         return not source.is_onnx and search.task.size("train") > 0
 
     def explore(self, search: Search) -> None:
-        """Train what is faster than the leader, rung by rung; quantize what comes through."""
-        field = shapes(search)
-        most = len(field)
+        """Train what is faster than the leader, rung by rung; quantize what comes near."""
+        field = _spread(shapes(search))
+        most, pace = len(field), Pace(search.clock)
         taught: tuple[Plugin, ...] = ()
-        for epochs, patience in zip(RUNGS, PATIENCE, strict=True):
+        for rung, patience in enumerate(PATIENCE):
+            epochs = pace.epochs(RUNGS[rung], RUNGS[rung - 1] if rung else 0)
+            if not epochs:
+                return
             taught = (*taught, parse_step(f"distill.logits(epochs={epochs})"))
-            field = self._rung(search, field[:most], taught, patience)
+            until = pace.until(len(PATIENCE) - rung)
+            trained = self._rung(search, field[:most], taught, pace, until)
+            self._finish(search, trained)
+            field = _survivors(trained, patience * _budget(search))
             most = max(most // GROWTH, 1)
-            self._finish(search, field, taught)
 
     def _rung(
-        self, search: Search, field: list[Shape], taught: tuple[Plugin, ...], patience: float
-    ) -> list[Shape]:
-        """Train each shape to this rung; return those that can still win, the fastest first."""
-        allowed = patience * max(search.setting.budget.max_drop, 0.002)
-        kept: list[tuple[Shape, float]] = []
+        self,
+        search: Search,
+        field: list[Shape],
+        taught: tuple[Plugin, ...],
+        pace: Pace,
+        until: float,
+    ) -> list[Trained]:
+        """Train one shape after the other to this rung, while its share of the time lasts."""
+        trained: list[Trained] = []
         for shape in field:
-            trial = search.sketch(
-                Recipe((*shape.trained(*taught), parse_step(_STATIC))), score=True
-            )
-            if trial is not None:
-                kept.append((shape, trial.row["drop"]["value"]))
-        within = [shape for shape, drop in kept if drop <= allowed]
-        nearest = sorted(kept, key=lambda pair: pair[1])[:1]
-        return within or [shape for shape, _ in nearest]
+            if trained and search.clock.left < until:
+                break
+            steps = shape.trained(*taught)
+            trial = search.sketch(Recipe((*steps, parse_step(_STATIC))), score=True)
+            if trial is None:
+                continue
+            pace.observe(trial, taught[-1])
+            row = trial.row
+            trained.append(Trained(shape, steps, row["drop"]["value"], row["promise"]))
+        return trained
 
-    def _finish(self, search: Search, field: list[Shape], taught: tuple[Plugin, ...]) -> None:
-        """Attempt in full what came through, the fastest first, until one is likely."""
-        for shape in field:
-            for last in (_STATIC, _AWARE):
-                made = search.attempt(
-                    Candidate(Recipe((*shape.trained(*taught), parse_step(last))))
-                )
+    def _finish(self, search: Search, trained: list[Trained]) -> None:
+        """Attempt in full what came near the budget, the fastest first, until one is likely."""
+        bar = search.leader.row["comparable_ms"] * (1 - search.least_gain)
+        near = NEAR * _budget(search)
+        for each in sorted(trained, key=lambda t: t.shape.ms):
+            if each.shape.ms > bar:
+                return
+            if each.promise < LIKELY and each.drop > near:
+                continue
+            for last in (_STATIC,) if each.promise >= LIKELY else (_STATIC, _AWARE):
+                made = search.attempt(Candidate(Recipe((*each.steps, parse_step(last)))))
                 if any(_is_likely(trial) for trial in made):
                     return
 
 
-def _is_likely(trial: Trial) -> bool:
-    from fettle.search._promise import LIKELY
+def _spread(field: list[Shape]) -> list[Shape]:
+    """Return the shapes in an order whose every beginning is spread over all of them.
 
+    The middle comes first, then the middles of both halves: time may end anywhere.
+    """
+    order, waiting = [], [field]
+    while waiting:
+        part = waiting.pop(0)
+        if part:
+            middle = len(part) // 2
+            order.append(part[middle])
+            waiting += [part[:middle], part[middle + 1 :]]
+    return order
+
+
+def _survivors(trained: list[Trained], allowed: float) -> list[Shape]:
+    """Return those that can still win, the fastest first; else the one that is nearest to it."""
+    within = [each.shape for each in trained if each.drop <= allowed]
+    nearest = sorted(trained, key=lambda each: each.drop)[:1]
+    return sorted(within or [each.shape for each in nearest], key=lambda shape: shape.ms)
+
+
+def _budget(search: Search) -> float:
+    return max(search.setting.budget.max_drop, LEAST_BUDGET)
+
+
+def _is_likely(trial: Trial) -> bool:
     return float(trial.row.get("promise", 0.0)) >= LIKELY
