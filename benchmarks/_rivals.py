@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-Batches = Sequence[np.ndarray]
+Batches = Sequence[np.ndarray | dict[str, np.ndarray]]  # of the only input, or by name
 _TRANSFORMER = "LayerNormalization"
 
 
@@ -23,11 +23,11 @@ def by_onnxruntime(model: Path, batches: Batches, out: Path, default: bool = Fal
 
     class Reader(q.CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.left: Iterator[np.ndarray] = iter(batches)
+            self.left: Iterator[np.ndarray | dict[str, np.ndarray]] = iter(batches)
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             batch = next(self.left, None)
-            return None if batch is None else {name: batch}
+            return None if batch is None else _named(batch, name)
 
     name = onnx.load(model, load_external_data=False).graph.input[0].name
     prepared = out.with_suffix(".prepared.onnx")
@@ -62,7 +62,7 @@ def by_nncf(model: Path, batches: Batches, out: Path) -> Path | str:
         # by channel, onnxruntime refuses depthwise activations when it runs
         activations_quantization_params=QuantizationParameters(per_channel=False)
     )
-    data = nncf.Dataset([{name: batch} for batch in batches])
+    data = nncf.Dataset([_named(batch, name) for batch in batches])
     try:
         made = nncf.quantize(graph, data, model_type=kind, subset_size=len(batches),
                              advanced_parameters=parameters)  # fmt: skip
@@ -70,3 +70,7 @@ def by_nncf(model: Path, batches: Batches, out: Path) -> Path | str:
         return f"nncf fails: {str(error).splitlines()[0]}"
     onnx.save(made, out)
     return out
+
+
+def _named(batch: np.ndarray | dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+    return batch if isinstance(batch, dict) else {name: batch}

@@ -21,6 +21,7 @@ from _results import RESULTS, record, table
 from _rivals import by_onnxruntime
 
 from fettle import tasks
+from fettle.core.arrays import rows
 from fettle.core.context import Context
 from fettle.core.errors import FettleError
 from fettle.core.files import write_text
@@ -143,8 +144,8 @@ def forms_of(name: str, scratch: Path) -> tuple[list[Subject], dict[str, str]]:
     plain = replace(resolve(source, scratch, data=data), name="f32")
     store = Store(scratch / "work", Journal(scratch / "work" / "journal.jsonl"))
     workshop = Workshop(Source(source), task, store, Context(progress=reporter()))
-    arrays = next(iter(next(task.batches("calibrate", 32)).inputs.values()))
-    batches = [arrays[i : i + 1] for i in range(len(arrays))]
+    given = next(task.batches("calibrate", 32)).inputs
+    batches = [rows(given, i, i + 1) for i in range(32)]
     recipes = {"int8": "quantize.static(samples=32)"}
     if name in TRANSFORMERS:
         recipes["weights"] = "graph.weight_only"

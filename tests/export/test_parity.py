@@ -1,11 +1,12 @@
 """The second look in float64: rounding is let pass, anything else is not."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from fettle.core.errors import ParityError
-from fettle.export import ParityLimits, export_onnx, onnx_file
+from fettle.export import ParityLimits, _parity, export_onnx, onnx_file
 from fettle.export._parity import check_parity
 from fettle.testing import TinyTask
 
@@ -61,6 +62,16 @@ def test_quantized_graphs_may_stray_as_far_as_half_a_step_moves_them(path, task,
         return
     with pytest.raises(ParityError, match="doesn't compute"):
         check_parity(module, path, task, limits)
+
+
+@pytest.mark.parametrize(("change", "same"), [(1e-4, True), (0.5, False), (float("nan"), False)])
+def test_where_inputs_are_integers_the_embeddings_are_moved(change, same):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Embedding(20, 16), nn.Flatten(), nn.Linear(16 * 5, 4))
+    tokens = np.random.default_rng(0).integers(0, 20, (64, 5))
+    with torch.no_grad():
+        ours = module(torch.from_numpy(tokens)).numpy()
+    assert _parity._moves_alike(module, [[tokens]], ours, ours + change) is same
 
 
 class Insists(nn.Module):

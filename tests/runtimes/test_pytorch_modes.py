@@ -17,6 +17,14 @@ GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA dev
 EXACT, HALF = 1e-5, 3e-2
 
 
+@pytest.fixture(autouse=True, scope="module")
+def own_cache(tmp_path_factory):
+    """Compile into a folder of these tests: another run's may be damaged."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("inductor")))
+        yield
+
+
 def runtime(**knobs):
     return RUNTIMES.make("pytorch", **{"threads": 1, **knobs})
 
@@ -253,3 +261,14 @@ def test_f32_is_exact_even_where_the_process_allows_less():
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision("highest")
+
+
+def test_a_damaged_file_of_the_compiler_is_told_with_its_folder(monkeypatch):
+    session = runtime(mode="compiled").build(nn.Linear(4, 2))
+
+    def broken(call):
+        raise ImportError("kernel.so: file too short")
+
+    monkeypatch.setattr(session, "_way", broken)
+    with pytest.raises(ModelError, match=r"file too short.*delete its cache .*inductor"):
+        session.run({"input": np.zeros((1, 4), np.float32)})

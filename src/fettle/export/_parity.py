@@ -9,7 +9,7 @@ mean, at the most and in its classes, no more than a few times as far as the mod
 
 A quantized graph rounds ties apart, and how far that moves the outputs is the model's own affair
 too: one that strays further than its limits is held against twice what half a quantization step of
-noise at the inputs does to the module's outputs.
+noise at the inputs does to the module's outputs; at the embeddings, where the inputs are integers.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import numpy as np
 import onnxruntime as ort
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fettle.core.errors import ParityError
 from fettle.tasks import Task
@@ -118,7 +119,11 @@ def _moves_alike(
 ) -> bool:
     """Say whether the graph strays no further than twice what half a step at the input does."""
     rng = np.random.default_rng(0)
-    moved = np.concatenate([_run(module, _half_a_step_off(arrays, rng)) for arrays in batches])
+    if any(array.dtype.kind == "f" for arrays in batches for array in arrays):
+        moved = np.concatenate([_run(module, _half_a_step_off(arrays, rng)) for arrays in batches])
+    else:
+        with _ShakenEmbeddings():
+            moved = np.concatenate([_run(module, arrays) for arrays in batches])
     noise, found = _compare(ours, moved), _compare(ours, theirs)
     flips = 2 * (1 - noise.agreement) + 1.01 / noise.n
     return found.mean_difference <= 2 * noise.mean_difference and 1 - found.agreement <= flips
@@ -131,6 +136,27 @@ def _half_a_step_off(arrays: list[np.ndarray], rng: np.random.Generator) -> list
         else a
         for a in arrays
     ]
+
+
+class _ShakenEmbeddings(TorchDispatchMode):
+    """Adds noise of half a quantization step to what embeddings give: the input in real numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._generator = torch.Generator().manual_seed(0)
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func is not torch.ops.aten.embedding.default:
+            return result
+        uniform = torch.rand(result.shape, generator=self._generator).to(result) - 0.5
+        return result + result.abs().max() / _STEPS * uniform
 
 
 def _never(*_: object) -> bool:

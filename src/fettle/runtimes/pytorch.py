@@ -204,6 +204,15 @@ class TorchSession(Session):
         given = ", ".join(f"{t.dtype} {list(t.shape)}".removeprefix("torch.") for t in call.tensors)
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             return ModelError(f"torch.compile can't compile the model: {line}; use mode='eager'")
+        if self._mode in ("compiled", "aot") and isinstance(
+            error, OSError | ImportError | EOFError
+        ):
+            from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+            return ModelError(
+                f"torch.compile can't load what it compiled: {line}; if a file was damaged, delete"
+                f" its cache {cache_dir()}, which it makes anew"
+            )
         return InputError(f"the model can't take the inputs it got ({given}): {line}")
 
     def _adapter(self, call: Call, module: nn.Module | None = None) -> Adapter:
