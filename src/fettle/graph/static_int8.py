@@ -28,7 +28,7 @@ Papers: Jacob et al. 2018 (arXiv 1712.05877); Nagel et al. 2021 (arXiv 2106.0829
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated
@@ -51,6 +51,8 @@ from fettle.graph._insertion import Grid, insert
 from fettle.graph._pass import GraphPass
 from fettle.graph._placement import Placement, place
 from fettle.graph._prepare import prepared
+from fettle.graph._soundness import refuse_unsound
+from fettle.graph._variants import Variants, merged
 
 if TYPE_CHECKING:
     from fettle.tasks import Task
@@ -134,6 +136,22 @@ class StaticInt8(GraphPass):
             self._refine(model, original, self._batches(task))
         return model
 
+    def variants(self, model: ir.Model, task: Task) -> Variants:
+        """Calibrate once, and return what makes masters with any layers left in float.
+
+        Biases are not corrected nor weights rounded adaptively in them; `leave` has no effect.
+
+        Raises:
+            ModelError: as `apply`.
+            DataError: as `apply`.
+        """
+        refuse_unsound(model, self.name())
+        self.requires(model)
+        model = prepared(model)
+        placement = place(model.graph, lambda _: False, self.attention == "int8")
+        seen = self._seen(model, dict.fromkeys(str(value.name) for value in placement.edges), task)
+        return Variants(model, seen, self._grid, self.attention == "int8", self.weight_bits)
+
     @property
     def _refines(self) -> bool:
         return self.correct != "none" or self.rounding != "nearest"
@@ -150,11 +168,15 @@ class StaticInt8(GraphPass):
     def _grids(self, model: ir.Model, placement: Placement, task: Task) -> dict[ir.Value, Grid]:
         observed = placement.observed()
         names = [str(value.name) for values in observed.values() for value in values]
+        found = self._seen(model, names, task)
+        return {root: self._grid(merged(found, values)) for root, values in observed.items()}
+
+    def _seen(self, model: ir.Model, names: Iterable[str], task: Task) -> dict[str, Histogram]:
+        """Return what the calibration data makes of the named tensors."""
         total = min(self.samples, task.size("calibrate"))
         with self.context.progress.bar("calibrate", total) as bar:
             batches = watched(self._batches(task)(), self.context.progress)
-            found = histograms(model, names, batches, self.calibrator != "minmax", bar)
-        return {root: self._grid(_merged(found, values)) for root, values in observed.items()}
+            return histograms(model, names, batches, self.calibrator != "minmax", bar)
 
     def _batches(self, task: Task) -> Callable[[], Iterator[Arrays]]:
         return lambda: calibration(task, self.samples, self.batch_size)
@@ -163,13 +185,6 @@ class StaticInt8(GraphPass):
         if self.activations == "asymmetric":
             return Grid.asymmetric(*interval(seen, self.calibrator))
         return Grid.symmetric(clipping(seen, self.calibrator))
-
-
-def _merged(found: dict[str, Histogram], values: list[ir.Value]) -> Histogram:
-    merged = Histogram()
-    for value in values:
-        merged.merge(found[str(value.name)])
-    return merged
 
 
 class _Left:

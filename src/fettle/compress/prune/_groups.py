@@ -137,18 +137,18 @@ def forget(model: nn.Module) -> None:
 
 def last_weighted(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> nn.Module | None:
     """Return the weighted layer that runs last: its width is the number of classes."""
-    ran = _run(model, inputs)
+    ran = running_layers(model, inputs)
     return ran[-1] if ran else None
 
 
 def idle_layers(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> list[str]:
     """Return the paths of the weighted layers that don't run on `inputs`: none can be followed."""
-    ran = set(_run(model, inputs))
+    ran = set(running_layers(model, inputs))
     every = model.named_modules()
     return [path for path, m in every if isinstance(m, WEIGHTED) and m not in ran]
 
 
-def _run(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> list[nn.Module]:
+def running_layers(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> list[nn.Module]:
     """Return the weighted layers in the order in which they run."""
     ran: list[nn.Module] = []
     layers = [m for m in model.modules() if isinstance(m, WEIGHTED)]

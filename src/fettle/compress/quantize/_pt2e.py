@@ -30,6 +30,7 @@ from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 from torchao.quantization.pt2e.quantizer import QuantizationSpec
 
 from fettle.compress.quantize._learned import LearnedScale
+from fettle.compress.quantize._left import leave
 from fettle.compress.quantize._norms import add_marks, fold_norms, set_training
 from fettle.compress.quantize._quantizer import SymmetricQuantizer
 from fettle.core.errors import DataError, ModelError
@@ -41,17 +42,21 @@ _FAKES: dict[str, Any] = {"observed": FakeQuantize, "learned": LearnedScale}
 Inputs = tuple[Tensor, ...]
 
 
-def prepare(model: nn.Module, inputs: Inputs, calibrator: str) -> GraphModule:
+def prepare(model: nn.Module, inputs: Inputs, calibrator: str, left: str = "") -> GraphModule:
     """Return `model`'s graph with observers, ready for calibration batches.
 
+    `left` names the layers that stay in float.
+
     Raises:
-        ModelError: it can't be captured, or there is nothing in it to quantize.
+        ModelError: it can't be captured, there is nothing in it to quantize, or `left` names what
+            isn't there.
     """
     quantizer = SymmetricQuantizer(
         _activation(_OBSERVERS[calibrator].with_args(eps=_SMALLEST_SCALE)),
         _weight(PerChannelMinMaxObserver.with_args(eps=_SMALLEST_SCALE)),
     )
     graph = capture(model, inputs)
+    leave(graph, left)
     fold_norms(graph)
     with quiet():
         prepared: GraphModule = prepare_pt2e(graph, quantizer)
@@ -59,7 +64,9 @@ def prepare(model: nn.Module, inputs: Inputs, calibrator: str) -> GraphModule:
     return prepared
 
 
-def prepare_training(model: nn.Module, inputs: Inputs, scales: str = "observed") -> GraphModule:
+def prepare_training(
+    model: nn.Module, inputs: Inputs, scales: str = "observed", left: str = ""
+) -> GraphModule:
     """Return `model`'s graph with fake quantization, in evaluation mode, ready to train.
 
     Plain `FakeQuantize` is used: the fused kind trains with another scale than convert uses. Batch
@@ -67,7 +74,8 @@ def prepare_training(model: nn.Module, inputs: Inputs, scales: str = "observed")
     them with an ε of its own, is not.
 
     Raises:
-        ModelError: it can't be captured, or there is nothing in it to quantize.
+        ModelError: it can't be captured, there is nothing in it to quantize, or `left` names what
+            isn't there.
     """
     fake = _FAKES[scales]
     quantizer = SymmetricQuantizer(
@@ -76,7 +84,9 @@ def prepare_training(model: nn.Module, inputs: Inputs, scales: str = "observed")
             fake.with_args(observer=MovingAveragePerChannelMinMaxObserver, eps=_SMALLEST_SCALE)
         ),
     )
-    graph = quantizer.annotate(capture(model, inputs))
+    graph = capture(model, inputs)
+    leave(graph, left)
+    quantizer.annotate(graph)
     with quiet():
         prepared: GraphModule = insert_quantizers(graph, {}, is_qat=True)
     _refuse_nothing(prepared)

@@ -32,6 +32,7 @@ from torchao.quantization.pt2e.quantizer import (
 
 _aten = torch.ops.aten
 _KEY = "quantization_annotation"
+LEFT = "stays_in_float"  # marks, in a node's `meta`, a layer that isn't to be quantized
 
 CONVOLUTIONS = {
     _aten.conv1d.default,
@@ -229,7 +230,9 @@ def _operands(node: Node) -> tuple[Node, Node]:
 
 
 def _has_weight(node: Node) -> bool:
-    """Whether a weighted operator has a parameter for its weight, and computes in float32."""
+    """Whether a weighted operator is to be quantized: by a float32 parameter of its own."""
+    if node.meta.get(LEFT):
+        return False
     weight = node.args[1] if len(node.args) > 1 else None
     return isinstance(weight, Node) and weight.op == "get_attr" and _is_float(weight)
 

@@ -35,7 +35,7 @@ from fettle.compress.quantize import _pt2e
 from fettle.compress.quantize._learned import KeepPositive, learn_scales, with_scales
 from fettle.compress.quantize._norms import Freeze, set_training
 from fettle.core.errors import DataError
-from fettle.core.knobs import Choice, Range
+from fettle.core.knobs import Choice, Range, Text
 from fettle.tasks import Task
 from fettle.train import FitPlan, Hooks, fit
 
@@ -60,6 +60,9 @@ class Aware(Technique):
     scales: Annotated[
         str, Choice("observed", "learned"), "where scales come from: ranges seen, or training (LSQ)"
     ] = "observed"
+    leave: Annotated[
+        str, Text("paths of modules, with commas and `*`"), "layers that stay in floating point"
+    ] = ""
 
     def requires(self, model: nn.Module, task: Task) -> None:
         """Refuse to train batch norms on single examples, which have no spread."""
@@ -75,7 +78,7 @@ class Aware(Technique):
     def apply(self, model: nn.Module, task: Task) -> nn.Module:
         """Return the trained and converted graph."""
         teacher = copy.deepcopy(model)
-        prepared = _pt2e.prepare_training(model, example_tensors(task), self.scales)
+        prepared = _pt2e.prepare_training(model, example_tensors(task), self.scales, self.leave)
         if self.scales == "learned":
             self._start_scales(prepared, task)
         plan = FitPlan(
