@@ -24,6 +24,14 @@ def fault_of(session: Session, inputs: Arrays) -> str | None:
     return None
 
 
+def said(error: Exception) -> str:
+    """Return what an error says; of foreign ones the first line, with their kind in front."""
+    if isinstance(error, FettleError):
+        return str(error)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return ": ".join([type(error).__name__, *lines[:1]])
+
+
 def _last_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -83,10 +83,10 @@ class Store:
     @staticmethod
     def _record(folder: Path) -> dict[str, Any] | None:
         try:
-            record: dict[str, Any] = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+            record: Any = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return record
+        return record if isinstance(record, dict) and "seconds" in record else None
 
 
 @contextlib.contextmanager

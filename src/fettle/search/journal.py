@@ -22,7 +22,7 @@ class Journal:
         line = json.dumps({"time": now(), "event": event, **fields}, default=str)
         with storage_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            torn = self.path.exists() and self.path.read_bytes()[-1:] not in (b"", b"\n")
+            torn = _ends_torn(self.path)
             with self.path.open("a", encoding="utf-8") as stream:
                 stream.write(f"\n{line}\n" if torn else f"{line}\n")
                 stream.flush()
@@ -32,13 +32,27 @@ class Journal:
         """Return all whole events, oldest first."""
         if not self.path.exists():
             return []
-        events = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            try:
-                events.append(json.loads(line))
-            except ValueError:
-                continue
-        return events
+        lines = self.path.read_bytes().split(b"\n")
+        events = (_event(line) for line in lines)
+        return [event for event in events if event is not None]
+
+
+def _ends_torn(path: Path) -> bool:
+    """Say whether the last line was not written to its end."""
+    if not path.exists() or not path.stat().st_size:
+        return False
+    with path.open("rb") as stream:
+        stream.seek(-1, os.SEEK_END)
+        return stream.read() != b"\n"
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    """Return the event on a line, or None when the line is empty, torn or no event."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) and "event" in found else None
 
 
 def now() -> str:

@@ -10,30 +10,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fettle.core.context import Context
-from fettle.core.errors import FettleError, InputError
+from fettle.core.errors import InputError, StorageError
 from fettle.core.progress import board
 from fettle.core.recipe import Recipe
 from fettle.core.verdict import Verdict
 from fettle.measure.noninferiority import verdict_of
+from fettle.search._beforehand import check_data, check_folder, check_teachers, check_wish
 from fettle.search._measuring import Measuring
 from fettle.search._promise import LIKELY, promise
 from fettle.search._result import Findings, metric_of, result_of
 from fettle.search._sealing import seal
+from fettle.search._smoke import said
 from fettle.search._store import Store, sole_worker
 from fettle.search._trial import Trial, precision_of
 from fettle.search.clock import Clock, OutOfTime, Watched
 from fettle.search.explanation import explain
 from fettle.search.journal import Journal
-from fettle.search.looks import budgets
+from fettle.search.looks import Looks, name_of
 from fettle.search.objective import Objective, objective_of
 from fettle.search.standing import drawn, standing
 from fettle.search.strategies import Strategy, strategies
 from fettle.search.study import Candidate, Setting, Study
+from fettle.search.wish import Wish as Wish  # noqa: PLC0414 - known by both names
 from fettle.search.workshop import Source, Teachers, Workshop
 from fettle.tasks import Task
 
@@ -41,28 +44,6 @@ LEAST_GAIN = 0.05  # of the leader's time; a smaller gain is not worth a trainin
 QUICK_SECONDS = 2.0  # of timing for a candidate and what it is compared with
 FINALISTS = 4  # are timed at length at the end
 LOOKS = 3  # candidates that may meet `test`
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What the search is asked for, beside the budget and the target.
-
-    `seconds` limits the search (None: until nothing is left to try). `only` and `skip` name shelves
-    or plug-ins (`prune`, `quantize.static`, `graph`); with `only`, the winner must be made by one
-    of them.
-    """
-
-    seconds: float | None = None
-    objective: str = "latency"
-    only: tuple[str, ...] = ()
-    skip: tuple[str, ...] = ()
-
-    def allows(self, recipe: Recipe) -> bool:
-        """Say whether every step of a recipe may be used."""
-        names = [step.name() for step in recipe.steps]
-        if any(_named(name, self.skip) for name in names):
-            return False
-        return not self.only or all(_named(name, self.only) for name in names)
 
 
 class Search(Study):
@@ -84,6 +65,8 @@ class Search(Study):
         workshop.context = replace(workshop.context, progress=Watched(self.progress, self.clock))
         self.refused: list[tuple[Candidate, str]] = []
         self.proofs: list[dict[str, Any]] = []
+        past = workshop.store.journal.read()
+        self.looks = Looks.of(setting.budget, past, self.task.fingerprint("test"))
 
     def run(self, candidates: Sequence[Candidate] = ()) -> dict[str, Any]:
         """Search, prove, seal; return the result of the contract.
@@ -98,7 +81,7 @@ class Search(Study):
         self._measure_untouched()
         stopped, interrupted = "nothing was left to try", False
         try:
-            for candidate in self._checked(candidates)[1:] if candidates else ():
+            for candidate in self._checked(candidates):
                 self.attempt(candidate)
             for strategy in strategies():
                 self._pursue(strategy)
@@ -106,7 +89,8 @@ class Search(Study):
             stopped = f"the time limit of {self.wish.seconds:g} s was reached"
         except KeyboardInterrupt:
             stopped, interrupted = "interrupted", True
-        self.progress.say(f"{stopped}: prove the best of {len(self.trials)} trials")
+        again = " (Ctrl-C again leaves at once)" if interrupted else ""
+        self.progress.say(f"{stopped}: prove the best of {len(self.trials)} trials{again}")
         self.clock.limit = None
         winner, verdict, timing = self._settle()
         seconds = time.perf_counter() - started
@@ -132,8 +116,10 @@ class Search(Study):
         try:
             self.workshop.check(candidate.recipe)
             made = self._trials_of(candidate)
-        except FettleError as error:
-            self._refuse(candidate, str(error))
+        except (OutOfTime, StorageError):
+            raise
+        except Exception as error:  # whatever a plug-in raises costs its candidate, not the search
+            self._refuse(candidate, said(error))
             return []
         for trial in made:
             self._examine(trial)
@@ -159,8 +145,10 @@ class Search(Study):
             trial = Trial("", recipe.on(pattern.runtime), pattern.runtime, made.key, made.path,
                           precision_of(made.path, pattern.runtime), made.stages)  # fmt: skip
             self.measuring.open(trial, [s for s in pattern.lowering if "(" not in s])
-        except FettleError as error:
-            self._refuse(Candidate(recipe), str(error))
+        except (OutOfTime, StorageError):
+            raise
+        except Exception as error:  # as in `attempt`
+            self._refuse(Candidate(recipe), said(error))
             return None
         if trial.session is None:
             return None
@@ -182,7 +170,7 @@ class Search(Study):
         """Return how likely `test` is to prove a trial inside the budget, 0 … 1."""
         if trial.is_fp32:
             return 1.0
-        budget = next(budgets(self.setting.budget))
+        budget = self.looks.budget_of(name_of(trial))
         reference, scores = (self.measuring.scores(t, "select") for t in (self.base, trial))
         size = self.task.size("test")
         return promise(reference, scores, budget.max_drop, size, budget.confidence)
@@ -263,10 +251,9 @@ class Search(Study):
         for trial in timed.values():
             trial.row["comparable_ms"] = trial.row["latency_ms"]["p50"]
         order = self._order(finalists)
-        levels = budgets(self.setting.budget)
         proven: list[tuple[Trial, Verdict]] = []
-        for trial, budget in zip(order, levels, strict=False):
-            verdict = self._look(trial, budget)
+        for trial in order:
+            verdict = self._look(trial)
             proven.append((trial, verdict))
             if verdict.passed:
                 break
@@ -283,15 +270,17 @@ class Search(Study):
                 order.append(trial)
         return order[:LOOKS]
 
-    def _look(self, trial: Trial, budget: Any) -> Verdict:
+    def _look(self, trial: Trial) -> Verdict:
         self.progress.say(f"prove on test: {trial.recipe}")
+        budget = self.looks.take(name_of(trial))
         reference, scores = (self.measuring.scores(t, "test") for t in (self.base, trial))
         for subject, found in ((self.base, reference), (trial, scores)):
             subject.proof["metric"] = metric_of(found, "test")
         found_verdict = verdict_of(reference, scores, budget)
         trial.proof["drop"] = found_verdict.drop.to_json()
         self.proofs.append({"recipe": str(trial.recipe), **found_verdict.to_json()})
-        self.workshop.store.journal.write("look", **self.proofs[-1])
+        met = {"candidate": name_of(trial), "test": self.task.fingerprint("test")}
+        self.workshop.store.journal.write("look", **self.proofs[-1], **met)
         return found_verdict
 
     def _finalists(self) -> list[Trial]:
@@ -373,18 +362,18 @@ def optimize(  # noqa: PLR0913 - the verb's own options, by name
     Raises:
         FettleError: as the message says; nothing that was finished before is lost.
     """
+    wish = wish or Wish()
+    check_wish(wish)
+    check_data(task)
     with sole_worker(out):
         journal = Journal(out / "journal.jsonl")
+        check_folder(out, journal, source, setting)
         journal.write("start", command=setting.command, model=source.spec, data=setting.data)
         taught_by = teacher or (
             None if source.is_onnx else source
         )  # else students teach themselves
         workshop = Workshop(source, task, Store(out, journal), context or Context(), taught_by)
-        search = Search(workshop, setting, out, wish or Wish())
+        check_teachers(workshop)
+        search = Search(workshop, setting, out, wish)
         with board(search.progress, lambda: drawn(standing(search))):
             return search.run(candidates)
-
-
-def _named(name: str, wanted: Sequence[str]) -> bool:
-    """Say whether `name` is one of `wanted`, or stands on a shelf of that name."""
-    return any(name == w or name.startswith(f"{w.rstrip('.')}.") for w in wanted)
