@@ -99,3 +99,28 @@ def test_trains_on_the_gpu_and_brings_the_model_back(net, digits, precision):
     fit(model, digits, CPU.but(accelerator="cuda", precision=precision, clip=1.0))
     assert {p.device.type for p in model.parameters()} == {"cpu"}
     assert accuracy(model, digits, "select") > 0.75
+
+
+def test_weights_come_back_in_the_layout_that_they_had(net, digits):
+    model = net(8)
+    fit(model, digits, CPU.but(epochs=1, precision="bf16-mixed"))
+    assert all(p.is_contiguous() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", ["distill.logits", "distill.decoupled"])
+def test_a_student_in_16_bits_is_taught_in_16_bits(net, digits, monkeypatch, name):
+    from fettle.compress._teacher import Teacher
+    from fettle.core.shelf import TECHNIQUES
+
+    seen = set()
+    answer = Teacher._computed
+
+    def watched(self, inputs):
+        with torch.autocast("cpu", enabled=False):
+            found = answer(self, inputs)
+        seen.add((self.half, found.dtype))
+        return found
+
+    monkeypatch.setattr(Teacher, "_computed", watched)
+    TECHNIQUES.make(name, epochs=1, precision="bf16-mixed")(net(8), digits)
+    assert seen == {(torch.bfloat16, torch.float32)}

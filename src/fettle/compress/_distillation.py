@@ -70,8 +70,10 @@ def decoupled_losses(
 class DistillingLoss:
     """The training loss of a student of `teacher`, which stays frozen and in eval mode."""
 
-    def __init__(self, teacher: nn.Module, task: Task, how: Distillation) -> None:
-        self.teacher = Teacher(teacher, task)
+    def __init__(
+        self, teacher: nn.Module, task: Task, how: Distillation, precision: str = "32"
+    ) -> None:
+        self.teacher = Teacher(teacher, task, precision)
         self.task, self.how = task, how
 
     def __call__(self, model: nn.Module, inputs: tuple[Tensor, ...], batch: Batch) -> Tensor:

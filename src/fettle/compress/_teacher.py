@@ -17,6 +17,7 @@ from fettle.core.hashing import array_fingerprint, fingerprint
 from fettle.tasks import Task
 
 _MOST_BYTES = 2**28
+HALVES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 Answers = dict[bytes, Tensor]
 
 
@@ -78,6 +79,8 @@ class Ensemble(nn.Module):
 class Teacher:
     """Gives logits for a batch of training inputs; frozen and in evaluation mode.
 
+    It computes in the precision that its student trains in; its answers are float32.
+
     What is random in an epoch depends on (seed, epoch, position) alone, so students that are
     trained after each other see the same batches: the answers to whole batches are kept, while
     memory lasts, for the next student.
@@ -88,11 +91,11 @@ class Teacher:
     depends on its place in the batch.
     """
 
-    def __init__(self, module: nn.Module, task: Task) -> None:
+    def __init__(self, module: nn.Module, task: Task, precision: str = "32") -> None:
         self.module = module.eval().requires_grad_(False)
-        self.task = task
+        self.task, self.half = task, HALVES.get(precision)
         tasks = _MEMORIES.setdefault(module, {})
-        self.memory = tasks.setdefault(task.fingerprint("train"), Memory())
+        self.memory = tasks.setdefault(f"{task.fingerprint('train')} {precision}", Memory())
 
     def __call__(self, inputs: tuple[Tensor, ...], batch: Batch) -> Tensor:
         """Return logits (n, classes), on the device of `inputs`."""
@@ -111,7 +114,7 @@ class Teacher:
         key, answers = _key(batch), self.memory.batches
         if key in answers:
             return answers[key].to(inputs[0].device)
-        logits: Tensor = self.module(*inputs)
+        logits = self._computed(inputs)
         if logits.nbytes * (len(answers) + 1) <= _MOST_BYTES:
             answers[key] = logits.cpu()
         return logits
@@ -133,8 +136,12 @@ class Teacher:
 
     def _ask(self, batch: Batch, device: torch.device) -> Tensor:
         names = [spec.name for spec in self.task.signature.inputs]
-        logits: Tensor = self.module(*(torch.tensor(batch.inputs[n]).to(device) for n in names))
-        return logits
+        return self._computed(tuple(torch.tensor(batch.inputs[n]).to(device) for n in names))
+
+    def _computed(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        with torch.autocast(inputs[0].device.type, self.half, enabled=self.half is not None):
+            logits: Tensor = self.module(*inputs)
+        return logits.float() if self.half else logits
 
     def _independent(self, batch: Batch, logits: Tensor, device: torch.device) -> bool:
         """Say whether each example has the same answer in another place, bit for bit."""
@@ -148,7 +155,7 @@ def _key(batch: Batch) -> bytes:
     for name in sorted(batch.inputs):
         array = np.ascontiguousarray(batch.inputs[name])
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
-        digest.update(array)
+        digest.update(array.data)
     return digest.digest()
 
 

@@ -78,6 +78,7 @@ class Loop:
         with deferred() as interrupt, self.progress.bar(title, self.total, self.step) as bar:
             while self.place.epoch < self.job.plan.epochs:
                 self._epoch(bar, interrupt)
+        self.stepper.close()
         self.job.hooks.set_mode(self.job.model, False)
         return History(tuple(self.place.records), self.step, self.resumed_at)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fettle.core.arrays import Batch
 from fettle.core.errors import CheckFailed, DataError
@@ -24,6 +24,8 @@ class Stepper:
 
     def __init__(self, fabric: Any, job: Job) -> None:
         self.fabric, self.job = fabric, job
+        if job.plan.precision != "32":  # convolutions in 16 bits are made for it
+            lay_out(job.model, torch.channels_last)
         self.optimizer = make_optimizer(job.model, job.plan, job.hooks.parameters)
         self.module, self.wrapped_optimizer = fabric.setup(job.model, self.optimizer)
 
@@ -55,6 +57,10 @@ class Stepper:
         for name, parameter in self.job.model.named_parameters():
             if not bool(torch.isfinite(parameter).all()):
                 raise self._diverged(f"the weights `{name}` are no longer finite", step)
+
+    def close(self) -> None:
+        """Give the weights the layout back that models are kept in."""
+        lay_out(self.job.model, torch.contiguous_format)
 
     def _seed(self, step: int) -> None:
         """Make what is random in this step depend on the seed, the step and the rank alone."""
@@ -108,3 +114,8 @@ class Stepper:
         return CheckFailed(
             f"training diverged at step {step + 1}: {what}; to mend it, {' or '.join(mends)}{stays}"
         )
+
+
+def lay_out(model: nn.Module, layout: torch.memory_format) -> None:
+    """Order the weights of convolutions of images in memory, in place; values stay."""
+    model.to(memory_format=layout)  # type: ignore[call-overload]

@@ -28,10 +28,17 @@ class Taught(Technique):
     lr: Annotated[float, Range(1e-6, 1, log=True), "peak learning rate"] = 0.05
     batch_size: Annotated[int, Range(1, 65536, "examples"), "examples a step"] = 64
     optimizer: Annotated[str, Choice("sgd", "adamw"), "how weights are updated"] = "sgd"
+    precision: Annotated[
+        str, Choice("32", "bf16-mixed", "16-mixed"), "compute type; weights stay in 32 bits"
+    ] = "32"
 
     def train(self, learner: nn.Module, task: Task, loss: Loss) -> None:
         """Train `learner` in place; weights that are zero stay so."""
         plan = FitPlan(
-            epochs=self.epochs, lr=self.lr, batch_size=self.batch_size, optimizer=self.optimizer
+            epochs=self.epochs,
+            lr=self.lr,
+            batch_size=self.batch_size,
+            optimizer=self.optimizer,
+            precision=self.precision,
         )
         fit(learner, task, plan, self.context, with_zeros_kept(Hooks(loss=loss), learner))

@@ -52,7 +52,7 @@ class DecoupledLoss:
     """The training loss of a student of `teacher`, which stays frozen and in eval mode."""
 
     def __init__(self, teacher: nn.Module, task: Task, how: Decoupled) -> None:
-        self.teacher, self.task = Teacher(teacher, task), task
+        self.teacher, self.task = Teacher(teacher, task, how.precision), task
         self.weights, self.temperature = (how.target, how.others), how.temperature
 
     def __call__(self, model: nn.Module, inputs: tuple[Tensor, ...], batch: Batch) -> Tensor:

@@ -40,5 +40,5 @@ class Logits(Taught, Technique):
         """Return the trained student."""
         teacher, student = teacher_and_student(model, task, self.student, self.context)
         how = Distillation(self.alpha, self.temperature, self.standardize)
-        self.train(student, task, DistillingLoss(teacher, task, how))
+        self.train(student, task, DistillingLoss(teacher, task, how, self.precision))
         return student

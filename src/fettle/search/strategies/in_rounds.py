@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from fettle.core.machine import this_machine
 from fettle.core.recipe import Recipe, parse_step
 from fettle.search._promise import LIKELY
 from fettle.search.strategies._pace import Pace
@@ -67,7 +68,7 @@ class InRounds(Strategy):
             epochs = pace.epochs(RUNGS[rung], RUNGS[rung - 1] if rung else 0)
             if not epochs:
                 return
-            taught = (*taught, parse_step(f"distill.logits(epochs={epochs})"))
+            taught = (*taught, parse_step(f"distill.logits({_knobs(epochs)})"))
             until = pace.until(len(PATIENCE) - rung)
             trained = self._rung(search, field[:most], taught, pace, until)
             self._finish(search, trained)
@@ -131,6 +132,11 @@ def _survivors(trained: list[Trained], allowed: float) -> list[Shape]:
     within = [each.shape for each in trained if each.drop <= allowed]
     nearest = sorted(trained, key=lambda each: each.drop)[:1]
     return sorted(within or [each.shape for each in nearest], key=lambda shape: shape.ms)
+
+
+def _knobs(epochs: int) -> str:
+    """Return the knobs of a training: in 16 bits where the processor multiplies them faster."""
+    return f"epochs={epochs}" + (", precision='bf16-mixed'" if this_machine().has_bf16 else "")
 
 
 def _budget(search: Search) -> float:
