@@ -23,8 +23,8 @@ from fettle.core.errors import FettleError
 from fettle.core.shelf import RUNTIMES
 from fettle.runtimes import Runtime, Session
 
-_LAYERS = 4
-_SIZES = ((128, 512), (512, 1024), (768, 1536), (2048, 2048))  # rows of x, width of w
+_LAYERS = 12
+_SIZES = ((128, 512), (512, 1024), (768, 1536))  # rows of the input, rows and columns of the weight
 _CHANNELS, _SIDE = 256, 28  # of the convolution
 _ENGINES = {"f32": ("onnxruntime", "openvino"), "bf16": ("openvino",),
             "int8": ("onnxruntime", "openvino")}  # fmt: skip
