@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fettle.core.recipe import Recipe
     from fettle.core.verdict import Budget, Verdict
     from fettle.measure.sparsity import sparsity
+    from fettle.search.asked import Optimized, optimize
     from fettle.search.compress import compress, study
     from fettle.search.demo import demo
     from fettle.search.study import Candidate, Setting
@@ -28,12 +29,14 @@ _HOMES = {
     "Bundle": "core.bundle",
     "Candidate": "search.study",
     "Context": "core.context",
+    "Optimized": "search.asked",
     "Recipe": "core.recipe",
     "Setting": "search.study",
     "Source": "search.workshop",
     "Verdict": "core.verdict",
     "compress": "search.compress",
     "demo": "search.demo",
+    "optimize": "search.asked",
     "quantize_dynamic": "compress.quantize.in_process",
     "quantize_static": "compress.quantize.in_process",
     "sparsity": "measure.sparsity",
@@ -45,12 +48,14 @@ __all__ = [
     "Bundle",
     "Candidate",
     "Context",
+    "Optimized",
     "Recipe",
     "Setting",
     "Source",
     "Verdict",
     "compress",
     "demo",
+    "optimize",
     "quantize_dynamic",
     "quantize_static",
     "sparsity",

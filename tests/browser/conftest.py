@@ -15,6 +15,7 @@ from fettle import report
 
 _SAMPLE = Path(__file__).parents[1] / "report" / "sample_result.py"
 _BENCH = _SAMPLE.with_name("bench_sample.py")
+_SEARCH = _SAMPLE.with_name("search_sample.py")
 _OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 
 
@@ -40,6 +41,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name in ("sample", "open", "failed"):
         found[name] = folder / f"{name}.html"
         found[name].write_text(report.render(samples[f"{name}_result"]()), encoding="utf-8")
+    found["search"] = folder / "search.html"
+    search = runpy.run_path(str(_SEARCH))["search_sample"]()
+    page = report.render(samples["sample_result"]() | {"search": search})
+    found["search"].write_text(page, encoding="utf-8")
     found["bench"] = folder / "bench.html"
     result = runpy.run_path(str(_BENCH))["bench_result"]()
     found["bench"].write_text(report.bench_page(result), encoding="utf-8")

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from fettle.cli._targets import targets
 from fettle.core.errors import InputError, MissingError, UnknownName
 from fettle.core.shelf import RUNTIMES
+from fettle.core.targets import targets
 from fettle.search.study import Setting, Study
 
 FAKE = runpy.run_path(str(Path(__file__).parents[1] / "runtimes" / "fake_tensorrt.py"))

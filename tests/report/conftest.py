@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import runpy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 _SAMPLES = runpy.run_path(str(Path(__file__).with_name("sample_result.py")))
+_SEARCH = runpy.run_path(str(Path(__file__).with_name("search_sample.py")))
 _BENCH = runpy.run_path(str(Path(__file__).with_name("bench_sample.py")))
 
 
@@ -34,3 +36,9 @@ def failed_result() -> dict[str, Any]:
 def bench_result() -> dict[str, Any]:
     """A benchmark of two artifacts on three engines, in two groups."""
     return _BENCH["bench_result"]()
+
+
+@pytest.fixture
+def search_sample() -> Callable[..., dict[str, Any]]:
+    """Make up how a search went."""
+    return _SEARCH["search_sample"]

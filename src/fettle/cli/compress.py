@@ -17,9 +17,9 @@ from fettle.cli._options import (
     teachers_of,
 )
 from fettle.cli._outcome import Outcome, judged
-from fettle.cli._targets import targets
 from fettle.core.errors import InputError
 from fettle.core.progress import reporter
+from fettle.core.targets import targets
 
 
 def options(parser: argparse.ArgumentParser) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import re
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from fettle import report
 from fettle.cli._options import (
@@ -18,10 +19,12 @@ from fettle.cli._options import (
     teachers_of,
 )
 from fettle.cli._outcome import Outcome, judged
-from fettle.cli._targets import targets
+from fettle.core.duration import seconds_of
+from fettle.core.errors import KnobError
 from fettle.core.progress import reporter
 
-_UNITS = {"s": 1, "m": 60, "h": 3600}
+if TYPE_CHECKING:
+    from fettle.search.asked import Asked
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -45,43 +48,68 @@ def options(parser: argparse.ArgumentParser) -> None:
     add_teachers(parser)
     add_seconds(parser, 20.0, "the finalists together are timed")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument(
+        "--dry-run", action="store_true",
+        help="say what would be tried, in order, and what it would cost; writes nothing to --out",
+    )  # fmt: skip
+    parser.add_argument(
+        "--explain", action="store_true",
+        help="say why the winner won; of a finished search without running anything again",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> Outcome:
-    """Search."""
-    from fettle import tasks
-    from fettle.core.context import Context
-    from fettle.core.verdict import Budget
-    from fettle.search.optimize import Wish, optimize
-    from fettle.search.study import Setting
-    from fettle.search.workshop import Source
-
-    setting = Setting(
-        budget=Budget(max_drop=args.max_drop, confidence=args.confidence),
-        target=targets(args.target),
-        batch=args.batch,
-        threads=args.threads,
-        seconds=args.seconds,
-        command=command_line(),
-        data=args.data,
-    )
-    wish = Wish(args.time_limit, args.objective, tuple(args.only), tuple(args.skip))
+    """Search, or say what would be done, or why what was done won."""
     out = check_out(args.out)
-    task = tasks.load(args.data, seed=args.seed)
-    context = Context(seed=args.seed, progress=reporter())
-    source = Source(args.model, args.weights)
-    result = optimize(source, task, out, setting, wish, context=context, teacher=teachers_of(args))
-    outcome = judged(result, f"{report.table(result)}\n\nreport   {out / 'report.html'}")
+    finished = _finished(out, args) if args.explain and not args.dry_run else None
+    if finished is not None:
+        return Outcome(finished, report.explanation(finished))
+    search = _asked(args)
+    if args.dry_run:
+        from fettle.search.dry_run import forecast_text
+
+        found = search.foresee()
+        return Outcome(found, forecast_text(found))
+    result = dict(search.run().result)
+    said = [report.table(result), *([report.explanation(result)] if args.explain else [])]
+    outcome = judged(result, "\n\n".join([*said, f"report   {out / 'report.html'}"]))
     if result["interrupted"]:
         return Outcome(outcome.data, outcome.text, 130)
     return outcome
 
 
+def _asked(args: argparse.Namespace) -> Asked:
+    """Return the search that is asked for: the options have the names that Python has."""
+    from fettle.search.asked import asked
+
+    named = ("weights", "target", "max_drop", "confidence", "batch", "threads", "time_limit",
+             "objective", "only", "skip", "seconds", "seed", "out")  # fmt: skip
+    return asked(
+        args.model,
+        args.data,
+        **{name: getattr(args, name) for name in named},
+        teacher=teachers_of(args),
+        progress=reporter(),
+        command=command_line(),
+    )
+
+
+def _finished(out: Path, args: argparse.Namespace) -> dict[str, Any] | None:
+    """Return the result of the same model and data that is there with its explanation, if any."""
+    try:
+        result = json.loads((out / "result.json").read_text(encoding="utf-8"))
+        same = (result["model"], result["data"]) == (args.model, args.data)
+        told = result["search"]["explanation"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return dict(result) if same and told else None
+
+
 def duration(text: str) -> float:
     """Return the seconds of a duration such as `90s`, `20m` or `2h`: an argparse type."""
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh]?)", text.strip())
-    if not match or float(match[1]) <= 0:
+    try:
+        return seconds_of(text)
+    except KnobError as error:
         raise argparse.ArgumentTypeError(
             f"a duration such as 90s, 20m or 2h was expected, got `{text}`"
-        )
-    return float(match[1]) * _UNITS[match[2] or "s"]
+        ) from error

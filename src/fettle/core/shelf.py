@@ -33,6 +33,7 @@ INSTALL = {
     "tokenizers": "pip install 'fettle[text]'",
     "PIL": "pip install 'fettle[vision]'",
     "openvino": "pip install 'fettle[openvino]'",
+    "optuna": "pip install 'fettle[search]'",
     "tensorrt": "pip install 'fettle[tensorrt]'",
 }
 

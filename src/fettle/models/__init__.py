@@ -10,6 +10,7 @@ from fettle.core.shelf import INSTALL
 from fettle.models._onnx_file import check_onnx, is_onnx, onnx_files
 
 if TYPE_CHECKING:
+    from fettle.models._live import keep_live
     from fettle.models._load import load, rebuild
     from fettle.models._origin import Origin, origin_of
     from fettle.models._store import open_folder as open  # noqa: A004 - always `models.open`
@@ -21,6 +22,7 @@ __all__ = [
     "Origin",
     "check_onnx",
     "is_onnx",
+    "keep_live",
     "load",
     "load_weights",
     "onnx_files",
@@ -36,6 +38,7 @@ __all__ = [
 
 _LAZY = {
     "Origin": ("_origin", "Origin"),
+    "keep_live": ("_live", "keep_live"),
     "load": ("_load", "load"),
     "load_weights": ("_weights", "load_weights"),
     "open": ("_store", "open_folder"),

@@ -11,15 +11,19 @@ from torch import nn
 from fettle.core.errors import MissingError, ModelError, UnknownName
 from fettle.core.shelf import INSTALL
 from fettle.core.signature import Signature
-from fettle.models import _function, _timm, _torchvision, cifar, rnn
+from fettle.models import _function, _live, _timm, _torchvision, cifar, rnn
 from fettle.models._hf_shapes import shape_of
 from fettle.models._onnx_file import is_onnx
 from fettle.models._origin import Origin, mark
 from fettle.models._weights import load_weights
 
 _PACKAGES = {"torchvision": "torchvision", "timm": "timm", "hf": "transformers"}
-_PUBLISHED = {"torchvision": _torchvision.build, "timm": _timm.build}
-_OF_IMAGES = ("cifar", *_PUBLISHED)
+_BUILDERS = {
+    "torchvision": _torchvision.build,
+    "timm": _timm.build,
+    _live.FAMILY: _live.build,
+}
+_OF_IMAGES = ("cifar", "timm", "torchvision")
 FAMILIES = ("cifar", "hf", "rnn", "timm", "torchvision")
 
 
@@ -87,8 +91,8 @@ def _build(origin: Origin, pretrained: bool) -> nn.Module:
     if family in _PACKAGES:
         _need(_PACKAGES[family], origin.spec)
     _need_image(origin, family)
-    if family in _PUBLISHED:
-        return mark(_PUBLISHED[family](name, origin, pretrained), origin)
+    if family in _BUILDERS:
+        return mark(_BUILDERS[family](name, origin, pretrained), origin)
     if family == "hf" and not (pretrained and shape_of(name)):
         return mark(*_text(name, origin))
     if pretrained:

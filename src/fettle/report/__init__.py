@@ -18,9 +18,19 @@ from fettle.report._card import model_card
 from fettle.report._inspect import inspect_text
 from fettle.report._page import page
 from fettle.report._record import read_record
+from fettle.report._search_text import explanation_text
 from fettle.report._text import text_table
 
-__all__ = ["bench_page", "bench_table", "card", "inspect_text", "render", "table", "write"]
+__all__ = [
+    "bench_page",
+    "bench_table",
+    "card",
+    "explanation",
+    "inspect_text",
+    "render",
+    "table",
+    "write",
+]
 
 RESULT = "result.json"
 PAGE = "report.html"
@@ -51,6 +61,16 @@ def card(result: Mapping[str, Any]) -> str:
         InputError: the result is no object, or of a schema that this fettle doesn't know.
     """
     return model_card(read_record(result))
+
+
+def explanation(result: Mapping[str, Any]) -> str:
+    """Return why the winner of a search won, as plain text, at most 120 columns wide.
+
+    Raises:
+        InputError: the result is no object, of a schema that this fettle doesn't know, or no
+            search's.
+    """
+    return explanation_text(read_record(result))
 
 
 def write(folder: str | Path) -> Path:

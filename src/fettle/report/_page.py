@@ -18,6 +18,7 @@ from markupsafe import Markup
 from fettle.report import _format as form
 from fettle.report import _frontier, _interval, _tables
 from fettle.report._record import Record
+from fettle.report._search import search_info
 from fettle.report._verdict import verdict_info
 
 _HERE = Path(__file__).parent
@@ -61,6 +62,7 @@ def page(record: Record) -> str:
         p99_reason=_tables.p99_reason(record),
         costs=costs,
         stage_kinds=_tables.kinds_used(costs),
+        search=search_info(record),
         refused=_tables.refused_rows(record),
         machine=_tables.machine_rows(record),
     )

@@ -120,6 +120,7 @@ class Record:
     noise: Interval | None
     machine: Mapping[str, Any]
     fingerprints: Mapping[str, str]
+    search: Mapping[str, Any]  # how a search went; empty where there was none
 
     @property
     def candidates(self) -> tuple[Trial, ...]:
@@ -181,6 +182,7 @@ def read_record(result: Any) -> Record:
         noise=interval(result.get("noise")),
         machine=section(result, "machine"),
         fingerprints=texts(section(result, "fingerprints")),
+        search=section(result, "search"),
     )
 
 

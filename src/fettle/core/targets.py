@@ -1,4 +1,4 @@
-"""What `--target` means: the engines that may run the artifact, on which its speed is measured.
+"""What a target means: the engines that may run the artifact, on which its speed is measured.
 
     cpu                     onnxruntime and openvino, whichever are here; PyTorch on the CPU beside
     tensorrt                NVIDIA's TensorRT on the first GPU; PyTorch on that GPU beside
@@ -26,7 +26,7 @@ _NO_CUDA = (
 
 
 def targets(text: str) -> tuple[str, ...]:
-    """Return the names of the runtimes that `--target` means.
+    """Return the names of the runtimes that a target (`--target` on the command line) means.
 
     Raises:
         UnknownName: no such runtime.
