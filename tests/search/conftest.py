@@ -2,8 +2,11 @@ import json
 from dataclasses import dataclass
 from typing import Annotated
 
+import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from fettle import export
@@ -146,3 +149,76 @@ def save_safely():
         return str(path)
 
     return save
+
+
+@pytest.fixture
+def residual(tmp_path):
+    """Write a residual network as an ONNX file, in float or with Q/DQ; return its path."""
+
+    def build(channels=8, blocks=1, quantized=False, batch="n", name="net.onnx"):
+        graph = _Graph(quantized)
+        here = graph.conv("x", 3, channels, "stem")
+        here = graph.add("Relu", [here])
+        for i in range(blocks):
+            inner = graph.add("Relu", [graph.conv(here, channels, channels, f"block{i}.a")])
+            sums = graph.add("Add", [graph.conv(inner, channels, channels, f"block{i}.b"), here])
+            here = graph.add("Relu", [sums])
+        pooled = graph.add("Flatten", [graph.add("GlobalAveragePool", [here])])
+        graph.gemm(pooled, channels, 5)
+        return graph.save(tmp_path / name, batch)
+
+    return build
+
+
+class _Graph:
+    def __init__(self, quantized):
+        self.quantized, self.nodes, self.held = quantized, [], {}
+        self.rng = np.random.default_rng(0)
+
+    def add(self, op, read, **attributes):
+        out = f"t{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op, read, [out], f"{op}_{out}", **attributes))
+        return out
+
+    def conv(self, source, ins, outs, name):
+        weight = self.hold(f"{name}.weight", self.rng.normal(size=(outs, ins, 3, 3)) * 0.2, outs)
+        bias = self.hold(f"{name}.bias", self.rng.normal(size=outs).astype(np.float32))
+        return self.add("Conv", [self.coded(source), weight, bias], pads=[1] * 4)
+
+    def gemm(self, source, ins, outs):
+        weight = self.hold("head.weight", self.rng.normal(size=(outs, ins)), outs)
+        return self.add("Gemm", [self.coded(source), weight], transB=1)
+
+    def coded(self, source):
+        """Quantize what a weighted layer reads, once."""
+        if not self.quantized:
+            return source
+        scale, zero = self.hold("s", np.float32(0.05)), self.hold("z", np.int8(0))
+        found = [n for n in self.nodes if n.op_type == "QuantizeLinear" and n.input[0] == source]
+        integers = (
+            found[0].output[0] if found else self.add("QuantizeLinear", [source, scale, zero])
+        )
+        return self.add("DequantizeLinear", [integers, scale, zero])
+
+    def hold(self, name, values, channels=None):
+        values = np.asarray(values)
+        if channels and self.quantized:
+            scale = np.abs(values).reshape(channels, -1).max(1).astype(np.float32) / 127
+            shape = (-1, *[1] * (values.ndim - 1))
+            self.held[f"{name}_scale"], self.held[f"{name}_zero"] = (
+                scale, np.zeros(channels, np.int8)
+            )  # fmt: skip
+            self.held[name] = np.rint(values / scale.reshape(shape)).astype(np.int8)
+            names = [name, f"{name}_scale", f"{name}_zero"]
+            return self.add("DequantizeLinear", names, axis=0)
+        self.held[name] = values.astype(np.float32) if values.dtype == np.float64 else values
+        return name
+
+    def save(self, path, batch):
+        given = helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 3, 8, 8])
+        out = helper.make_tensor_value_info(self.nodes[-1].output[0], TensorProto.FLOAT, [batch, 5])
+        held = [numpy_helper.from_array(v, k) for k, v in self.held.items()]
+        graph = helper.make_graph(self.nodes, "g", [given], [out], held)
+        opsets = [helper.make_opsetid("", 17)]
+        onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+        return path

@@ -7,6 +7,7 @@ imported where it is used: the process whose memory is measured imports this pac
 from fettle.measure._interference import Interference, watched
 from fettle.measure._matching import matched
 from fettle.measure._metric import Artifact, Metric, ModuleSource
+from fettle.measure._shapes import for_one_example
 from fettle.measure._traffic import traffic_of
 from fettle.measure.concurrency import Load, closed_loop
 from fettle.measure.latency import (
@@ -75,6 +76,7 @@ __all__ = [
     "drop_of",
     "file_bytes",
     "fixed_batch",
+    "for_one_example",
     "layer_macs",
     "macs_of",
     "matched",
