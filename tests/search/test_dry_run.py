@@ -26,9 +26,10 @@ def stage(name, seconds):
 
 
 def test_what_was_done_before_costs_what_it_took():
-    costs = Costs([stage("export", 3.0), stage("export", 5.0), stage("quantize.static", 7.0)])
-    assert costs.named("export") == 4.0
-    assert costs.of(parse_step("quantize.static")) == 7.0
+    costs = Costs([stage("lower for ort", 3.0), stage("lower for ort", 5.0), stage("x", 7.0)])
+    assert costs.named("lower") == 4.0
+    assert costs.named("x") == 7.0
+    assert costs.named("y") is None
     assert costs.of(parse_step("prune.blocks(epochs=0)")) is None
 
 
@@ -42,7 +43,13 @@ def test_an_epoch_that_was_timed_stands_in_for_what_was_never_done():
     costs = Costs([], epoch=10.0)
     assert costs.of(parse_step("distill.logits(epochs=3)")) == 30.0
     assert costs.of(parse_step("quantize.aware(epochs=2)")) == 40.0
-    assert costs.of(parse_step("quantize.static")) is None
+    assert costs.of(parse_step("prune.channels(epochs=0)")) is None
+
+
+def test_an_export_is_counted_without_what_was_made_on_its_way():
+    costs = Costs([stage("export", 300.0), stage("export", 3.0), stage("export", 40.0)])
+    assert costs.named("export") == 3.0
+    assert costs.of(parse_step("quantize.static")) == 0.0  # the export's own part
 
 
 def test_a_removal_that_was_done_with_another_ratio_tells_what_it_takes():
@@ -92,6 +99,7 @@ def test_a_fresh_folder_is_not_even_made(task, tmp_path):
     assert found["assumed"] in text
 
 
+@pytest.mark.slow
 def test_what_is_done_costs_nothing_and_nothing_is_written(task, tmp_path):
     out = tmp_path / "out"
     optimize(Source(MODEL), task, out, SETTING, TRAINING_FREE)

@@ -48,14 +48,18 @@ class Costs:
             return same
         name, epochs = step.name(), _epochs(step)
         if not epochs:
-            return self.named(name)
+            return 0.0 if getattr(step, "final", False) else self.named(name)  # the export's part
         if self._rates[name]:
             return epochs * median(self._rates[name])
         return None if self.epoch is None else epochs * self.epoch * _HARDER.get(name, 1.0)
 
     def named(self, name: str) -> float | None:
-        """Return what a stage of this name took, or else of this plug-in without training."""
-        return median(self._took[name]) if self._took[name] else None
+        """Return what a stage of this name took, or else of this plug-in without training.
+
+        An export's time holds all that was made on its way; the least is the export alone.
+        """
+        took = self._took[name]
+        return (min(took) if name == "export" else median(took)) if took else None
 
     def _learn(self, line: str, seconds: float) -> None:
         self._took[line].append(seconds)

@@ -66,7 +66,8 @@ def sentences(
 ) -> list[str]:
     """Return what the numbers say, in a few sentences."""
     before, after = (float(t.row["comparable_ms"]) for t in (search.base, winner))
-    said = [
+    said = [] if winner is not search.base else [_NOTHING_BETTER]
+    said += [
         f"{winner.recipe} takes {after:.3g} ms a request and the untouched model, where it is"
         f" fastest ({search.base.runtime}), {before:.3g} ms: {before / after:.2f} times as fast."
     ]
@@ -84,6 +85,7 @@ def sentences(
     return said
 
 
+_NOTHING_BETTER = "Nothing that was tried is faster than the untouched model and likely proven."
 _MEANING = {
     "slower": "no faster",
     "unlikely": "faster but not likely to be proven",

@@ -13,11 +13,13 @@ class Strategy(ABC):
     """Proposes candidates by `search.attempt`, and reads what became of earlier ones.
 
     `order` says when it is pursued: what costs seconds before what costs minutes. `title` is what
-    a person reads when it begins.
+    a person reads when it begins. `instead` is what a dry run says in place of asking it, where
+    what it tries can't be foreseen.
     """
 
     order: ClassVar[int]
     title: ClassVar[str]
+    instead: ClassVar[str] = ""
 
     def applies(self, search: Search) -> bool:
         """Say whether the model, the data and the wish leave something for this strategy."""

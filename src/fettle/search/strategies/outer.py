@@ -20,7 +20,7 @@ from fettle.core.recipe import Recipe, parse_step
 from fettle.search._promise import LIKELY
 from fettle.search.strategies._asking import Asking
 from fettle.search.strategies._pace import Pace
-from fettle.search.strategies._space import Choices, Space, space_of
+from fettle.search.strategies._space import SCHEDULES, Choices, Space, space_of
 from fettle.search.strategies._strategy import Strategy
 from fettle.search.study import Candidate
 
@@ -35,6 +35,7 @@ STARTS = 3  # recipes to begin from
 PATIENCE = (10.0, 5.0, 2.5)  # times the budget that may be lost after each rung
 NEAR = 2.0  # times the budget: what quantization-aware training may win back
 LEAST_BUDGET = 0.002
+EPOCHS = [sum(rungs) for rungs in SCHEDULES.values()]
 _PROBE = 0.5
 _STATIC = "quantize.static"
 
@@ -55,6 +56,10 @@ class Outer(Strategy):
 
     order: ClassVar[int] = 40
     title: ClassVar[str] = "outer choices: order, ratios and schedules, by what came of the others"
+    instead: ClassVar[str] = (
+        f"shapes that are timed first, then trained for {min(EPOCHS)} to {max(EPOCHS)} epochs,"
+        f" until {NO_GAIN} in a row gain nothing"
+    )
 
     def applies(self, search: Search) -> bool:
         """Say whether there is a torch module, data to train it with, and something to choose."""
