@@ -84,7 +84,6 @@ def with_nan():
         (np.zeros(40), Y, r"got \[40\]"),
         (np.zeros((0, 3)), Y[:0], r"got \[0, 3\]"),
         (images(3, 3), Y - 1, "got -1 at index 0 .10 such"),
-        (images(3, 3), Y + 0.5, "whole numbers"),
         (images(3, 3), np.full(40, np.nan), "whole numbers"),
         (images(3, 3), np.eye(4)[Y], r"argmax"),
         (images(3, 3), np.array(["a"] * 40), "whole numbers"),

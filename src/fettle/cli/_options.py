@@ -35,13 +35,22 @@ def add_model(parser: argparse.ArgumentParser, required: bool = True) -> None:
 
 
 def add_data(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    """Add `--data` and `--seed`."""
+    """Add `--data`, `--task` and `--seed`."""
+    from fettle.tasks import AUTO, kinds
+
     parser.add_argument(
         "--data",
         required=required,
         metavar="D",
         help="digits, npz:FILE, imagefolder:DIR, torchvision:CIFAR10, cifar10:DIR, text:FILE.csv,"
         " rows:SOURCE, file.py:function; noise:3x224x224 or tokens:128 for speed alone",
+    )
+    parser.add_argument(
+        "--task",
+        choices=(AUTO, *kinds()),
+        default=AUTO,
+        help="what the model is for; auto: by the labels (classes, values, or none: then the"
+        " original's own answers are the measure)",
     )
     parser.add_argument(
         "--seed", type=at_least(0), default=0, help="of splits, weights and training"

@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> Outcome:
         data=args.data,
     )
     out = check_out(args.out)
-    task = tasks.load(args.data, seed=args.seed)
+    task = tasks.load(args.data, seed=args.seed, task=args.task)
     context = Context(seed=args.seed, progress=reporter())
     source = Source(args.model, args.weights)
     result = compress(source, task, recipe, out, setting, context, teachers)

@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> Outcome:
 
     if args.out.suffix != ".onnx":
         raise InputError(f"`--out` expects a name that ends with .onnx, got {args.out}")
-    task = tasks.load(args.data or default_data(args.model), seed=args.seed)
+    task = tasks.load(args.data or default_data(args.model), seed=args.seed, task=args.task)
     model = models.load(args.model, weights=args.weights, signature=task.signature, seed=args.seed)
     parity = _export(model, task, args.out)
     size = measure.onnx_bytes(args.out)

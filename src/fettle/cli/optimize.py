@@ -82,8 +82,8 @@ def _asked(args: argparse.Namespace) -> Asked:
     """Return the search that is asked for: the options have the names that Python has."""
     from fettle.search.asked import asked
 
-    named = ("weights", "target", "max_drop", "confidence", "batch", "threads", "time_limit",
-             "objective", "only", "skip", "seconds", "seed", "out")  # fmt: skip
+    named = ("weights", "task", "target", "max_drop", "confidence", "batch", "threads",
+             "time_limit", "objective", "only", "skip", "seconds", "seed", "out")  # fmt: skip
     return asked(
         args.model,
         args.data,

@@ -49,7 +49,7 @@ def _train(args: argparse.Namespace) -> Outcome:
     from fettle.train import FitPlan, fit
 
     out = args.out
-    task = tasks.load(args.data, seed=args.seed)
+    task = tasks.load(args.data, seed=args.seed, task=args.task)
     model = models.load(args.model, weights=args.weights, signature=task.signature, seed=args.seed)
     checkpoints = out / "checkpoints"
     if not args.resume:

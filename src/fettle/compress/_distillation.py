@@ -2,6 +2,9 @@
 
     L = α · T² · KL(softmax(teacher / T) ‖ softmax(student / T)) + (1 − α) · CE(student, target)
 
+Where outputs are no logits (values, embeddings, anything else), the first term is the squared
+difference of the outputs over the teacher's variance, and the second is the task's own loss.
+
 Hinton, Vinyals, Dean: "Distilling the Knowledge in a Neural Network", 2015. Standardised logits:
 Sun, Ren, Li, Wang, Cao: "Logit Standardization in Knowledge Distillation", CVPR 2024. Decoupled:
 Zhao, Cui, Song, Qiu, Liang: "Decoupled Knowledge Distillation", CVPR 2022.
@@ -44,6 +47,19 @@ def soft_loss(student: Tensor, teacher: Tensor, how: Distillation) -> Tensor:
     return _divergence(student / how.temperature, teacher / how.temperature) * how.temperature**2
 
 
+def output_loss(student: Tensor, teacher: Tensor, how: Distillation) -> Tensor:
+    """Return Σ (student − teacher)² / Σ (teacher − mean)², for outputs that are no logits.
+
+    Args:
+        student: outputs (n, …).
+        teacher: the same shape.
+        how: has no say here.
+    """
+    del how
+    signal = (teacher - teacher.mean(dim=0, keepdim=True)).square().sum()
+    return (student - teacher).square().sum() / signal.clamp(min=1e-12)
+
+
 def decoupled_losses(
     student: Tensor, teacher: Tensor, targets: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
@@ -83,7 +99,8 @@ class DistillingLoss:
         if self.how.alpha == 0:
             return hard
         taught = self.teacher(inputs, batch)
-        return self.how.alpha * soft_loss(student, taught, self.how) + (1 - self.how.alpha) * hard
+        loss = soft_loss if self.task.gives_logits else output_loss
+        return self.how.alpha * loss(student, taught, self.how) + (1 - self.how.alpha) * hard
 
 
 def _divergence(student: Tensor, teacher: Tensor) -> Tensor:

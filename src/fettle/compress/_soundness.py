@@ -19,7 +19,7 @@ def check_sound(technique: str, model: nn.Module, task: Task) -> None:
 
     Raises:
         ModelError: it can't take them, or its weights or outputs are not finite, or its outputs
-            are no floats of shape (n, classes).
+            are no floats of shape (n, classes), or (n, …) where the task leaves that open.
         DataError: the inputs hold NaN or infinity, and so do the outputs.
     """
     check_weights(f"`{technique}`", model)
@@ -27,10 +27,11 @@ def check_sound(technique: str, model: nn.Module, task: Task) -> None:
     tensors = tuple(torch.tensor(array).to(device_of(model)) for array in inputs.values())
     outputs = _outputs(technique, model, tensors)
     classes = task.signature.classes
-    if tuple(outputs.shape) != (len(tensors[0]), classes) or not outputs.is_floating_point():
+    shape = (len(tensors[0]), classes) if classes else (len(tensors[0]), *outputs.shape[1:])
+    if tuple(outputs.shape) != shape or not outputs.is_floating_point():
         raise ModelError(
-            f"`{technique}` expects a model that gives each example {classes} numbers, one for each"
-            f" class of the task, but this one gives {outputs.dtype} of shape"
+            f"`{technique}` expects a model that gives each example {classes or 'its'} numbers, as"
+            f" the task has classes or values, but this one gives {outputs.dtype} of shape"
             f" {tuple(outputs.shape)}; give the model and the data that belong together"
         )
     if not bool(torch.isfinite(outputs).all()):

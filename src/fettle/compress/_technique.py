@@ -83,7 +83,8 @@ class Technique(Plugin):
     def ensures(self, model: nn.Module, task: Task) -> None:
         """Raise CheckFailed unless the outputs on example inputs are finite and well shaped."""
         outputs = run(model, task)
-        expected = (len(outputs), task.signature.classes)
+        classes = task.signature.classes
+        expected = (len(outputs), classes) if classes else tuple(outputs.shape)
         if tuple(outputs.shape) != expected or not torch.isfinite(outputs).all():
             raise CheckFailed(
                 f"`{self.name()}` made a model whose outputs on example inputs are not finite"

@@ -9,8 +9,9 @@ from fettle.core.arrays import TensorSpec
 
 @dataclass(frozen=True)
 class Signature:
-    """Inputs of a model (batch dimension -1) and its number of classes.
+    """Inputs of a model (batch dimension -1) and how many numbers it gives each example.
 
+    `classes` is 0 where that is the model's own affair: nothing is known of its outputs' shape.
     `vocabulary` is how many token ids there are: integer inputs are below it. It is 0 where no
     input is an integer.
     """

@@ -15,10 +15,13 @@ from fettle.core.errors import DataError
 from fettle.core.measurement import Measurement
 from fettle.core.verdict import Budget, Drop, Verdict
 from fettle.measure._bootstrap import mean_bounds
+from fettle.measure._bounded import lower_mean, upper_mean
 from fettle.measure._paired_binary import upper_bound
 
 EXACT = "exact paired test (Tango's statistic, Berger-Boos)"
+BOUNDED = "paired bound for scores in 0 … 1 (Gaffke)"
 BOOTSTRAP = "paired studentised bootstrap"
+_ENDS = ((lower_mean, -1.0), (upper_mean, 1.0))  # of a difference of two shares
 _POWER = 0.8
 _FAR = 10**9  # more examples than this are no advice
 
@@ -36,9 +39,10 @@ def drop_of(
 
     For scores of 0 and 1 the bounds come from an exact unconditional test: the share of studies
     in which `high` falls below the true drop is at most 1 − confidence for every n and every
-    rate of disagreement. For other scores they come from a studentised bootstrap, `seed` drawing
-    it: it kept its level in simulation from n = 100 on, but, like all that don't know the range of
-    a score, it is too short where rare, large losses were not seen in the sample.
+    rate of disagreement. For other scores in 0 … 1 they are Gaffke's, which allow for a large loss
+    that wasn't seen. For scores without a known range they come from a studentised bootstrap, drawn
+    by `seed`: it kept its level in simulation from n = 100 on, but, like all that don't know the
+    range of a score, it is too short where rare, large losses were not seen in the sample.
 
     Raises:
         DataError: no scores, different lengths, not one number an example, or one that is no
@@ -53,6 +57,9 @@ def drop_of(
         low = -upper_bound(won, lost, n, 1 - confidence)
         return Drop(value, low, high, n, EXACT)
     _need_two(n)
+    if _is_share(baseline) and _is_share(candidate):
+        low, high = (f(differences, end, 1 - confidence) for f, end in _ENDS)
+        return Drop(value, low, high, n, BOUNDED)
     low, high = mean_bounds(differences, _span(baseline, candidate, value), confidence, seed)
     return Drop(value, low, high, n, BOOTSTRAP)
 
@@ -79,7 +86,7 @@ def proportion_interval(
     """Return the two-sided interval of a mean score, shape (n,).
 
     For scores of 0 and 1 it is Clopper and Pearson's (Biometrika 26, 1934), which never covers
-    less than `confidence`; for others the studentised bootstrap.
+    less than `confidence`; for others in 0 … 1 Gaffke's; else the studentised bootstrap.
 
     Raises:
         DataError: no scores, or no finite numbers; fewer than 2 that are not 0 and 1.
@@ -90,6 +97,8 @@ def proportion_interval(
     n, alpha = len(values), 1 - confidence
     if not _is_binary(values):
         _need_two(n)
+        if _is_share(values):
+            return lower_mean(values, 0.0, alpha / 2), upper_mean(values, 1.0, alpha / 2)
         span = _span(values, np.zeros_like(values), float(values.mean()))
         return mean_bounds(values, span, 1 - alpha / 2, seed)
     right = int(values.sum())
@@ -147,14 +156,16 @@ def _is_binary(scores: np.ndarray) -> bool:
     return bool(((scores == 0) | (scores == 1)).all())
 
 
+def _is_share(scores: np.ndarray) -> bool:
+    return bool(((scores >= 0) & (scores <= 1)).all())
+
+
 def _need_two(n: int) -> None:
     if n < 2:
         raise DataError("scores other than 0 and 1 expect at least 2 examples, got 1: add data")
 
 
 def _span(a: np.ndarray, b: np.ndarray, mean: float) -> float:
-    """Return how far a difference may lie from `mean`: scores in 0 … 1 have a known range."""
+    """Return how far a difference may lie from `mean`, as far as these scores show it."""
     least, most = min(a.min(), b.min()), max(a.max(), b.max())
-    if least >= 0 and most <= 1:
-        return 1 + abs(mean)
     return float(most - least) + abs(mean)

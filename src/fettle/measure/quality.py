@@ -36,9 +36,10 @@ class Agreement:
 
 
 def scores_of(session: Session, task: Task, split: Split, batch_size: int = 64) -> np.ndarray:
-    """Return the score of every example of a split, in its fixed order, shape (n,), float64.
+    """Return what every example of a split adds to the metric, in its order, shape (n,), float64.
 
-    Two models scored on the same split are thus paired.
+    Their mean is the metric: for most, these are the examples' scores. Two models scored on the
+    same split are thus paired.
 
     Raises:
         DataError: the split is empty, or the task doesn't give one finite score an example.
@@ -49,7 +50,7 @@ def scores_of(session: Session, task: Task, split: Split, batch_size: int = 64) 
     ]
     if not found:
         raise DataError(f"the split `{split}` holds no examples, so there is nothing to score")
-    return np.concatenate(found)
+    return np.asarray(task.contributions(np.concatenate(found), split), dtype=np.float64)
 
 
 def outputs_of(

@@ -40,11 +40,10 @@ class Origin:
         """Return the origin of a model built from `spec` for `signature`."""
         if signature is None:
             return cls(spec)
+        classes = signature.classes or None
         if len(signature.inputs) == 1 and len(signature.inputs[0].shape) == 4:
-            return cls(spec, signature.classes, signature.image)
-        return cls(
-            spec, signature.classes, inputs=signature.inputs, vocabulary=signature.vocabulary
-        )
+            return cls(spec, classes, signature.image)
+        return cls(spec, classes, inputs=signature.inputs, vocabulary=signature.vocabulary)
 
     @property
     def in_channels(self) -> int | None:

@@ -11,6 +11,7 @@ from fettle.report._tables import machine_rows
 from fettle.report._verdict import AGAINST, ratio, verdict_info
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~&])")
+_OF_THE_ORIGINAL = ("agreement", "fidelity")
 
 
 def model_card(record: Record) -> str:
@@ -96,6 +97,8 @@ def _limits(record: Record, best: Trial | None) -> Iterable[str]:
     where = f"`{_inline(cpu)}`" if cpu else "the processor that it was measured on"
     yield f"Proven on {where} only; run `fettle check` where the artifact is deployed."
     yield "The drop holds for data like the test split; `fettle monitor` watches for drift."
+    if record.metric in _OF_THE_ORIGINAL:
+        yield "Judged by the original model's answers: where that errs, this isn't seen here."
     if best and best.drop and best.drop.n:
         yield f"The verdict rests on {best.drop.n:,} examples; its bounds are one-sided."
     if best and (best.sparsity or 0) > 0.05:

@@ -94,6 +94,11 @@ def points(value: float | None) -> str:
     return DASH if value is None else f"{fixed(100 * value, 2)}{NB}pp"
 
 
+def decibels(noise: float) -> str:
+    """Return noise as a share of the signal as their ratio: 0.01 is 20 dB."""
+    return f"{fixed(-10 * math.log10(max(noise, 1e-12)), 1)}{NB}dB"
+
+
 def budget(value: float | None) -> str:
     """Return an allowed loss without idle decimals: 2 pp, 0.5 pp."""
     return DASH if value is None else f"{100 * value:.4g}{NB}pp"

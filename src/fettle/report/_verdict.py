@@ -86,8 +86,15 @@ def _sentence(record: Record, outcome: str) -> str:
 def _passed(record: Record, drop: Interval, allowed: str) -> str:
     return (
         f"loses at most {form.points(max(drop.high, 0))} of {record.metric} with"
-        f" {_sure(record)} confidence; {allowed} were allowed."
+        f" {_sure(record)} confidence; {allowed} were allowed.{_as_noise(record, drop)}"
     )
+
+
+def _as_noise(record: Record, drop: Interval) -> str:
+    """Return what a loss of fidelity is as a signal-to-noise ratio; of the original, it is all."""
+    if record.metric != "fidelity" or drop.high <= 0:
+        return ""
+    return f" So the signal-to-noise ratio is at least {form.decibels(drop.high)}."
 
 
 def _failed(record: Record, drop: Interval, allowed: str) -> str:

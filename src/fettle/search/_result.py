@@ -80,7 +80,7 @@ def frontier(rows: Sequence[Row]) -> list[Row]:
 
 
 def metric_of(scores: np.ndarray, split: str) -> dict[str, Any]:
-    """Return the mean score of a split with its interval."""
+    """Return the metric of a split, the mean of what examples add to it, with its interval."""
     found = mean_score(scores)
     return {
         "value": found.value,

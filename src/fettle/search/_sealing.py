@@ -149,5 +149,5 @@ def _tolerance(study: Study, winner: Trial) -> dict[str, float]:
 def _specs_of_outputs(winner: Trial, classes: int) -> tuple[TensorSpec, ...]:
     assert winner.session is not None
     specs = winner.session.outputs
-    first = TensorSpec(specs[0].name, specs[0].dtype, (-1, classes))
-    return (first, *specs[1:])
+    shape = (-1, classes) if classes else (-1, *specs[0].shape[1:])
+    return (TensorSpec(specs[0].name, specs[0].dtype, shape), *specs[1:])

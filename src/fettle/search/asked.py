@@ -118,6 +118,7 @@ def asked(  # noqa: PLR0913 - the verb's own options, by name
     data: Task | str,
     *,
     weights: str | Path | None = None,
+    task: str = tasks.AUTO,
     target: str = "cpu",
     max_drop: float = 0.01,
     confidence: float = 0.95,
@@ -152,11 +153,11 @@ def asked(  # noqa: PLR0913 - the verb's own options, by name
     limit = None if time_limit is None else seconds_of(time_limit)
     wish = Wish(limit, objective, _names(only), _names(skip))
     folder = _folder(Path(out))
-    task = tasks.load(data, seed=seed) if isinstance(data, str) else data
-    setting = replace(setting, budget=replace(setting.budget, metric=task.metric))
+    wanted = tasks.load(data, seed=seed, task=task) if isinstance(data, str) else data
+    setting = replace(setting, budget=replace(setting.budget, metric=wanted.metric))
     return Asked(
         source=_source(model, weights),
-        task=task,
+        task=wanted,
         out=folder,
         setting=setting,
         wish=wish,
@@ -174,9 +175,9 @@ def optimize(model: Model, data: Task | str, **options: Any) -> Optimized:
         model: as `--model` names it, or a live torch module, or an ONNX file's path.
         data: as `--data` names it, or a task.
         **options: the command line's, by the same names and with the same defaults: `weights`,
-            `target`, `max_drop`, `confidence`, `batch`, `threads`, `time_limit` (`"20m"`, or
-            seconds), `objective`, `only`, `skip`, `teacher`, `teacher_weights`, `seconds`, `seed`,
-            `out`; and `progress`, a reporter such as `fettle.core.progress.Lines()`.
+            `task`, `target`, `max_drop`, `confidence`, `batch`, `threads`, `time_limit` (`"20m"`,
+            or seconds), `objective`, `only`, `skip`, `teacher`, `teacher_weights`, `seconds`,
+            `seed`, `out`; and `progress`, a reporter such as `fettle.core.progress.Lines()`.
 
     Returns:
         The result, its verdict, its frontier, and the best artifact as a bundle.

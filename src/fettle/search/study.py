@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from fettle.core.verdict import Budget, Verdict
 from fettle.measure.noninferiority import drop_of, verdict_of
 from fettle.runtimes import Runtime
 from fettle.search._measuring import Measuring
+from fettle.search._original import judged_task
 from fettle.search._result import Findings, metric_of, result_of
 from fettle.search._sealing import seal
 from fettle.search._trial import Trial, name_of, precision_of
@@ -56,7 +57,9 @@ class Study:
     """Makes, measures and judges candidates; `run` returns the result of the contract."""
 
     def __init__(self, workshop: Workshop, setting: Setting, out: Path) -> None:
-        self.workshop, self.setting, self.out = workshop, setting, out
+        workshop.task = judged_task(workshop, setting.target)
+        budget = replace(setting.budget, metric=workshop.task.metric)
+        self.workshop, self.setting, self.out = workshop, replace(setting, budget=budget), out
         self.progress = workshop.context.progress
         self.measuring = Measuring(
             workshop.store, workshop.task, setting.batch, setting.seconds, self.progress

@@ -109,6 +109,7 @@ class Workshop:
         teacher: Teachers = None,
     ) -> None:
         self.source, self.task, self.store, self.context = source, task, store, context
+        self._asked = task.signature  # the task may learn more of the model later on
         self.teachers = (teacher,) if isinstance(teacher, Source) else tuple(teacher or ())
         self._teacher: nn.Module | None = None
         self._versions = {k: v for k, v in versions().items() if k in _WORKING}
@@ -271,7 +272,7 @@ class Workshop:
             return models.load(
                 source.spec,
                 weights=source.weights,
-                signature=self.task.signature,
+                signature=self._asked if source is self.source else self.task.signature,
                 seed=self.context.seed,
             )
 
@@ -296,7 +297,7 @@ class Workshop:
         return _open(folder / "model"), [stage]
 
     def _source_key(self, source: Source) -> str:
-        signature = self.task.signature
+        signature = self._asked if source is self.source else self.task.signature
         shape = [[spec.to_json() for spec in signature.inputs], signature.classes]
         data = self._data() if source.plan else None
         return self._key(source.identity(), shape, data)

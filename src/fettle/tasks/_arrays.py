@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
 
 from fettle.core.errors import DataError
-from fettle.tasks._data import ArrayExamples, Data, Layout, Preprocessing
+from fettle.tasks._data import ArrayExamples, Data, Layout, Preprocessing, no_labels
 
 CHANNELS = (1, 3, 4)
 
@@ -30,7 +31,7 @@ def data_of(
 
     Args:
         x: integers (n, h, w), (n, h, w, c) or (n, c, h, w), or floats (n, …).
-        y: class of each example, shape (n,).
+        y: class of each example, shape (n,), or values, (n,) or (n, k); None: there are no labels.
         test: the same of the source's own test set.
         classes: how many there are; the largest label says, when this isn't given.
         layout: of integer images: `nhwc`, `nchw`, or `auto` (see `guess_layout`).
@@ -45,7 +46,7 @@ def data_of(
     alike = {(part.shape, part.x.dtype.name) for part in parts.values()}
     if len(alike) > 1:
         raise DataError(f"train and test examples were expected to be alike, got {sorted(alike)}")
-    count = check_classes({k: part.y for k, part in parts.items()}, classes or len(labels) or None)
+    count, parts = labelled_alike(parts, classes or len(labels) or None)
     pool, *rest = parts.values()
     preprocessing = _preprocessing(pool, layout, normalise)
     return Data(pool, count, rest[0] if rest else None, preprocessing, labels)
@@ -85,21 +86,43 @@ def check_finite(array: np.ndarray, name: str) -> None:
         )
 
 
-def check_labels(y: Any, name: str) -> np.ndarray:
-    """Return `y` as int64, shape (n,).
+def check_labels(y: Any, name: str, n: int) -> np.ndarray:
+    """Return the labels of `n` examples: classes as int64 (n,), values as float64 (n,) or (n, k).
+
+    Without labels, `y` is None, and what comes back has shape (n, 0).
 
     Raises:
-        DataError: it is no row of whole numbers from 0 on.
+        DataError: they are neither, or hold NaN or infinity.
     """
-    array = np.asarray(y)
-    if array.ndim != 1:
+    array = no_labels(n) if y is None else np.asarray(y)
+    if array.ndim not in (1, 2) or _is_one_hot(array):
         raise DataError(
-            f"`{name}` expects one class number an example, shape (n,), got {list(array.shape)};"
-            " for one-hot rows give `y.argmax(1)`"
+            f"`{name}` expects one class number an example, shape (n,), or values, (n,) or (n, k),"
+            f" got {list(array.shape)}; for one-hot rows give `y.argmax(1)`"
         )
-    if array.dtype.kind not in "iuf" or not np.array_equal(array, np.trunc(array)):
-        raise DataError(f"`{name}` expects whole numbers 0 … classes - 1, got {array.dtype} values")
-    return array.astype(np.int64)
+    if array.dtype.kind not in "iuf" or not np.isfinite(array).all():
+        raise DataError(
+            f"`{name}` expects whole numbers 0 … classes - 1, or finite floats where a value is to"
+            f" be predicted; got {array.dtype}, or NaN or infinity"
+        )
+    whole = array.ndim == 1 and np.array_equal(array, np.trunc(array))
+    return array.astype(np.int64 if whole else np.float64)
+
+
+def labelled_alike(
+    parts: Mapping[str, ArrayExamples], classes: int | None
+) -> tuple[int, dict[str, ArrayExamples]]:
+    """Return the number of classes, 0 where labels are no classes, and parts of one kind of label.
+
+    Raises:
+        DataError: one part has labels that another lacks, or a class is negative or too large.
+    """
+    shapes = {part.y.shape[1:] for part in parts.values()}
+    if len(shapes) > 1:
+        raise DataError("train and test examples were expected to have labels of the same shape")
+    if all(part.y.dtype.kind == "i" for part in parts.values()):
+        return check_classes({k: part.y for k, part in parts.items()}, classes), dict(parts)
+    return 0, {k: replace(part, y=part.y.astype(np.float64)) for k, part in parts.items()}
 
 
 def check_classes(targets: Mapping[str, np.ndarray], classes: int | None) -> int:
@@ -139,6 +162,10 @@ def _as_bytes(array: np.ndarray, name: str) -> np.ndarray:
     return array.astype(np.uint8)
 
 
+def _is_one_hot(array: np.ndarray) -> bool:
+    return array.ndim == 2 and array.shape[1] > 1 and bool(((array == 0) | (array == 1)).all())
+
+
 def _preprocessing(
     examples: ArrayExamples, layout: str, normalise: tuple[tuple[float, ...], tuple[float, ...]]
 ) -> Preprocessing:
@@ -159,7 +186,8 @@ def _per_channel(numbers: tuple[float, ...], channels: int) -> tuple[float, ...]
 
 
 def _examples(x: Any, y: Any, name: str) -> ArrayExamples:
-    inputs, targets = check_inputs(x, f"{name}x"), check_labels(y, f"{name}y")
+    inputs = check_inputs(x, f"{name}x")
+    targets = check_labels(y, f"{name}y", len(inputs))
     if len(inputs) != len(targets):
         raise DataError(
             f"`{name}x` has {len(inputs)} examples but `{name}y` has {len(targets)}; pair them up"

@@ -12,7 +12,7 @@ import numpy as np
 
 from fettle.core.arrays import TensorSpec
 from fettle.core.errors import DataError
-from fettle.tasks._arrays import check_classes, check_finite, check_labels
+from fettle.tasks._arrays import check_finite, check_labels, labelled_alike
 from fettle.tasks._data import ArrayExamples, Data, Preprocessing
 
 MASK = "attention_mask"
@@ -35,7 +35,7 @@ def named_data(
 
     Args:
         x: each input's values by its name, (n, …).
-        y: class of each example, shape (n,).
+        y: class of each example, shape (n,), or values, (n,) or (n, k); None: there are no labels.
         test: the same of the source's own test set, with the same names.
         classes: how many there are; the largest label says, when this isn't given.
         vocabulary: how many token ids there are; 0: the largest says.
@@ -50,8 +50,7 @@ def named_data(
     kinds = {part.x.dtype for part in parts.values()}
     if len(kinds) > 1:
         raise DataError(f"train and test examples were expected to be alike, got {kinds}")
-    targets = {name: part.y for name, part in parts.items()}
-    count = check_classes(targets, classes or len(labels) or None)
+    count, parts = labelled_alike(parts, classes or len(labels) or None)
     words = _check_vocabulary({name: part.x for name, part in parts.items()}, vocabulary)
     pool, *rest = parts.values()
     return Data(
@@ -79,15 +78,26 @@ def unpack(packed: np.ndarray) -> dict[str, np.ndarray]:
     return {name: np.ascontiguousarray(packed[name]) for name in packed.dtype.names or ()}
 
 
-def specs(kind: np.dtype[Any]) -> tuple[TensorSpec, ...]:
-    """Return the inputs that a structured type stands for, batch dimension −1."""
+def specs(kind: np.dtype[Any], variable: bool = False) -> tuple[TensorSpec, ...]:
+    """Return the inputs that a structured type stands for, batch dimension −1.
+
+    With `variable`, the length is −1 too.
+    """
     found = [(name, *kind[name].subdtype) for name in kind.names or ()]  # type: ignore[misc]
-    return tuple(TensorSpec(name, base.name, (-1, *shape)) for name, base, shape in found)
+    shapes = {name: (-1, *shape[1:]) if variable else shape for name, _, shape in found}
+    return tuple(TensorSpec(name, base.name, (-1, *shapes[name])) for name, base, _ in found)
+
+
+def trimmed(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the inputs (n, length, …) without what is padding in every example."""
+    used = np.flatnonzero(inputs[MASK].any(axis=0))
+    length = int(used[-1]) + 1 if len(used) else 1
+    return {name: np.ascontiguousarray(array[:, :length]) for name, array in inputs.items()}
 
 
 def _examples(x: Mapping[str, Any], y: Any, prefix: str) -> ArrayExamples:
-    targets = check_labels(y, f"{prefix}y")
     arrays = {name: _check_input(np.asarray(a), f"{prefix}{name}") for name, a in x.items()}
+    targets = check_labels(y, f"{prefix}y", len(next(iter(arrays.values()), ())))
     for name, array in arrays.items():
         if len(array) != len(targets):
             raise DataError(

@@ -10,6 +10,11 @@ from fettle.core.arrays import Split
 from fettle.core.errors import DataError
 
 FEWEST = 20
+LEAST_PROOF = 600  # two in a hundred may disagree, and a drop of 2 points is still proven
+LEAST_TRAINING = 64
+_OF_ITS_OWN = (
+    ", or a test set of its own (`x_test` in an archive, a folder `test`, a file `test.csv`)"
+)
 
 
 def default_counts(pool: int, has_test: bool) -> dict[Split, int]:
@@ -24,12 +29,32 @@ def default_counts(pool: int, has_test: bool) -> dict[Split, int]:
     return {"test": test, "select": select, "calibrate": min(left // 12, 512)}
 
 
+def unlabelled_counts(pool: int, has_test: bool) -> dict[Split, int]:
+    """Return how many examples to carve where none has a label, given the distinct contents.
+
+    The proof comes first: a drop of a hundredth is proven with 300 examples at the least. So a
+    third (at most 10,000) but at least 600, where there are as many, go to `test`; an eighth each
+    to `calibrate` (at most 512) and `select` (at most 2,000); the rest to `train`, or to `select`
+    when it is too small to train with.
+    """
+    calibrate, select = min(pool // 8, 512), min(pool // 8, 2_000)
+    left = pool - calibrate - select
+    test = 0 if has_test else min(max(pool // 3, LEAST_PROOF), 10_000, left)
+    rest = left - test
+    return {
+        "test": test,
+        "select": select + (rest if rest < LEAST_TRAINING else 0),
+        "calibrate": calibrate,
+    }
+
+
 def carve(
     y: np.ndarray,
     digests: np.ndarray,
     counts: Mapping[Split, int],
     taken: np.ndarray,
     seed: int,
+    least: int = 1,
 ) -> dict[Split, np.ndarray]:
     """Return the indices of each split of `counts` and of `train`, sorted.
 
@@ -38,11 +63,12 @@ def carve(
     that nobody carved stay in `train` together.
 
     Args:
-        y: class of each example of the pool, shape (n,).
+        y: class of each example of the pool, or another number whose shares are kept, shape (n,).
         digests: content hash of each example of the pool, shape (n,).
         counts: how many examples each split takes.
         taken: content hashes of the source's own test set.
         seed: of the draw.
+        least: how many examples are to be left for `train`.
 
     Raises:
         DataError: there are too few distinct examples.
@@ -51,7 +77,7 @@ def carve(
     splits: dict[Split, np.ndarray] = {}
     for name, count in counts.items():
         free = _first_of_each(digests, taken)
-        _check_room(name, count, len(free))
+        _check_room(name, count, len(free), least)
         splits[name] = np.sort(free[_stratified(y[free], count, rng)])
         taken = np.union1d(taken, digests[splits[name]])
     splits["train"] = np.flatnonzero(~np.isin(digests, taken))
@@ -78,10 +104,10 @@ def _stratified(y: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarr
     return np.concatenate(picks)
 
 
-def _check_room(name: Split, count: int, free: int) -> None:
-    if not 0 < count < free:
+def _check_room(name: Split, count: int, free: int, least: int) -> None:
+    if not 0 < count <= free - least:
         raise DataError(
-            f"the split `{name}` was to take {count} of {free} distinct examples, which leaves"
-            f" none for it or none for `train`; give at least {FEWEST} distinct examples, or"
-            f" another `{name}`"
+            f"the split `{name}` was to take {count} of {free} distinct examples, which"
+            f" leaves none for it or none for `train`; give at least {FEWEST} distinct examples, or"
+            f" another `{name}`{_OF_ITS_OWN if name == 'test' else ''}"
         )

@@ -19,15 +19,24 @@ class Task(ABC):
     """What the model must do.
 
     The four splits are disjoint: `train` fits weights, `calibrate` sets ranges, `select` chooses
-    among candidates, and `test` is read once, for the verdict.
+    among candidates, and `test` is read once, for the verdict. `train` may be empty; then nothing
+    can be trained.
+
+    `metric` names what the mean of `contributions` is; 0.01 of it is one point of a budget.
+    `gives_logits` says whether outputs are logits of classes, (n, classes), so that a student can
+    learn a distribution from its teacher; else it learns the outputs themselves.
+    `needs_original` says that the labels are still to come, from the model that is compressed: see
+    `answered`.
     """
 
     metric: str = "top1"
+    gives_logits: bool = True
+    needs_original: bool = False
 
     @property
     @abstractmethod
     def signature(self) -> Signature:
-        """Inputs and number of classes."""
+        """Inputs, and how many numbers each example gets; 0: whatever the model gives."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -69,11 +78,37 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, outputs: Tensor, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
-        """Return the mean training loss of `outputs` (n, classes) as a scalar tensor."""
+        """Return the mean training loss of `outputs` (batch first) as a scalar tensor."""
 
     @abstractmethod
     def score(self, outputs: Arrays, batch: Batch) -> np.ndarray:
-        """Return one score an example, shape (n,), higher is better, so that tests can pair."""
+        """Return one score an example, shape (n,), higher is better, so that tests can pair.
+
+        Raises:
+            ModelError: the outputs are not of the shape that this task expects.
+        """
+
+    def contributions(self, scores: np.ndarray, split: Split) -> np.ndarray:
+        """Return what each example adds to the metric, shape (n,): their mean is the metric.
+
+        For a metric that is a mean of scores, as most are, these are the `scores` of the split
+        themselves. For one that isn't, they are its pseudo-values: the metric, moved by each
+        example's influence on it, so that paired tests on a mean are tests on the metric.
+        """
+        del split
+        return scores
+
+    def answered(self, answers: Mapping[Split, Arrays]) -> Task:
+        """Return the same task, judged by what the original model answered in each split.
+
+        Only where `needs_original`; `answers` are the outputs by name, batch first, in the order of
+        the split.
+
+        Raises:
+            ModelError: the answers are nothing to judge by.
+        """
+        del answers
+        return self
 
     def steps(self, batch_size: int, world: int = 1) -> int:
         """Return how many batches `epoch` yields on each of `world` ranks."""

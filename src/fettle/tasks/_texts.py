@@ -21,7 +21,7 @@ _SPECIAL = ["[PAD]", "[CLS]", "[SEP]"]
 
 @dataclass(frozen=True)
 class TextExamples:
-    """Texts, or pairs of texts, and their classes (n,), until they become ids."""
+    """Texts, or pairs of texts, and their labels, until they become ids."""
 
     texts: Sequence[tuple[str, ...]]
     y: np.ndarray
@@ -108,11 +108,25 @@ def opened(path: Path) -> Any:
         )
 
 
-def encoder(tokenizer: Any, length: int, pairs: bool) -> Callable[[TextExamples], ArrayExamples]:
-    """Return what turns texts into ids, masks and, for pairs, segments, each (n, length) int64."""
+def encoder(
+    tokenizer: Any, length: int, pairs: bool, apart: bool = False
+) -> Callable[[TextExamples], ArrayExamples]:
+    """Return what turns texts into ids, masks and, for pairs, segments, each (n, length) int64.
+
+    Pairs that are kept `apart` become ids and masks of shape (n, 2, length).
+    """
     pad = tokenizer.token_to_id(_SPECIAL[0])
     tokenizer.enable_truncation(length)
     tokenizer.enable_padding(length=length, pad_id=_padding(tokenizer) if pad is None else pad)
+
+    def encode_apart(examples: TextExamples) -> ArrayExamples:
+        found = tokenizer.encode_batch([text for row in examples.texts for text in row])
+        each = {
+            "input_ids": np.array([one.ids for one in found], np.int64),
+            "attention_mask": np.array([one.attention_mask for one in found], np.int64),
+        }
+        arrays = {name: array.reshape(-1, 2, length) for name, array in each.items()}
+        return ArrayExamples(pack(arrays), examples.y)
 
     def encode(examples: TextExamples) -> ArrayExamples:
         inputs = [row if pairs else row[0] for row in examples.texts]
@@ -125,7 +139,36 @@ def encoder(tokenizer: Any, length: int, pairs: bool) -> Callable[[TextExamples]
             arrays["token_type_ids"] = np.array([one.type_ids for one in found], np.int64)
         return ArrayExamples(pack(arrays), examples.y)
 
-    return encode
+    return encode_apart if apart else encode
+
+
+def targets_of(parts: Sequence[list[str]]) -> tuple[tuple[str, ...], list[np.ndarray]]:
+    """Return the names of the classes, if the labels are any, and the labels of each part.
+
+    Words and whole numbers are classes, numbers by size, words by the alphabet. Numbers with
+    fractions among them are values, which have no names.
+    """
+    values = [_floats(labels) for labels in parts]
+    if all(v is not None for v in values) and any((v % 1).any() for v in values if v is not None):
+        return (), [found for found in values if found is not None]
+    names = _in_order({label for labels in parts for label in labels})
+    number = {name: i for i, name in enumerate(names)}
+    return names, [np.array([number[label] for label in labels], np.int64) for labels in parts]
+
+
+def _floats(labels: list[str]) -> np.ndarray | None:
+    """Return finite numbers, or None where a label is none."""
+    try:
+        found = np.array([float(label) for label in labels])
+    except ValueError:
+        return None
+    return found if np.isfinite(found).all() else None
+
+
+def _in_order(distinct: set[str]) -> tuple[str, ...]:
+    if all(label.isdecimal() for label in distinct):
+        return tuple(sorted(distinct, key=lambda label: (int(label), label)))
+    return tuple(sorted(distinct))
 
 
 def _padding(tokenizer: Any) -> int:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fettle.testing._runtime import RuntimeContract
     from fettle.testing._sample import Sample, sample
     from fettle.testing._source import DataSourceContract
+    from fettle.testing._task import TaskContract
     from fettle.testing._technique import TechniqueContract
     from fettle.testing.fakes import FakeSession, Recorder, TinyTask
 
@@ -32,6 +33,7 @@ _HOMES = {
     "Recorder": "fakes",
     "RuntimeContract": "_runtime",
     "Sample": "_sample",
+    "TaskContract": "_task",
     "TechniqueContract": "_technique",
     "TinyTask": "fakes",
     "sample": "_sample",
@@ -46,6 +48,7 @@ __all__ = [
     "Recorder",
     "RuntimeContract",
     "Sample",
+    "TaskContract",
     "TechniqueContract",
     "TinyTask",
     "sample",

@@ -23,7 +23,8 @@ def predict(
     """Run `model` over a split, on the device where it is; it is left in evaluation mode.
 
     Returns:
-        Outputs, float32 of shape (n, classes), and scores of shape (n,), in the split's order.
+        Outputs, float32, batch first, and what each example adds to the metric, shape (n,), in the
+        split's order.
 
     Raises:
         DataError: the split is empty.
@@ -41,7 +42,7 @@ def predict(
             scores.append(task.score({"output": array}, batch))
     if not outputs:
         raise DataError(f"the split `{split}` has no examples; give the task some")
-    return np.concatenate(outputs), np.concatenate(scores)
+    return np.concatenate(outputs), task.contributions(np.concatenate(scores), split)
 
 
 def accuracy(
@@ -51,6 +52,6 @@ def accuracy(
     batch_size: int = 256,
     set_mode: SetMode = switch_mode,
 ) -> float:
-    """Return the mean score of `model` over a split: for top-1, a fraction from 0 to 1."""
+    """Return the metric of `model` over a split: for top-1, a fraction from 0 to 1."""
     _, scores = predict(model, task, split, batch_size, set_mode)
     return float(scores.mean())

@@ -28,6 +28,7 @@ from fettle.compress._technique import Technique
 from fettle.compress.distill._student import teacher_and_student
 from fettle.compress.distill._taught import Taught
 from fettle.core.arrays import Batch
+from fettle.core.errors import ModelError
 from fettle.core.knobs import Range
 from fettle.tasks import Task
 from fettle.train import first_output
@@ -40,6 +41,15 @@ class Decoupled(Taught, Technique):
     target: Annotated[float, Range(0, 100), "weight of the part on the true class (α)"] = 1.0
     others: Annotated[float, Range(0, 100), "weight of the part on the other classes (β)"] = 8.0
     temperature: Annotated[float, Range(1, 20), "how much the logits are softened"] = 4.0
+
+    def requires(self, model: nn.Module, task: Task) -> None:
+        """Refuse outputs that are no logits of classes: there is no target among them."""
+        super().requires(model, task)
+        if not task.gives_logits:
+            raise ModelError(
+                f"`{self.name()}` needs logits of classes, and this task has other outputs (its"
+                f" metric is {task.metric}); use `distill.logits`, which learns any outputs"
+            )
 
     def apply(self, model: nn.Module, task: Task) -> nn.Module:
         """Return the trained student."""

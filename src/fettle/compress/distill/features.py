@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fettle.compress._distillation import Distillation, soft_loss
+from fettle.compress._distillation import Distillation, output_loss, soft_loss
 from fettle.compress._teacher import Ensemble, Teacher
 from fettle.compress._technique import Technique, example_tensors
 from fettle.compress.distill._stages import Pair, captured, channels_first, pairs_of
@@ -102,7 +102,8 @@ class FeatureLoss:
             taught = self.teacher(*inputs)
         shown = [channels_first(outputs[path]) for path in self.paths]
         distances = [self.distance(*same_size(s, t)) for s, t in zip(features, shown, strict=True)]
-        soft = self.how.alpha * soft_loss(logits, taught, self.how)
+        loss = soft_loss if self.task.gives_logits else output_loss
+        soft = self.how.alpha * loss(logits, taught, self.how)
         hard = (1 - self.how.alpha) * self.task.loss(logits, batch)
         return soft + hard + self.weight * torch.stack(distances).mean()
 

@@ -2,8 +2,9 @@
 
 The function takes nothing and returns a `Task`, one data set, or a pair of them (train, test). A
 data set has a length and gives `(x, y)` by index: `x` an array, a torch tensor or a Pillow image,
-all of one shape, or a mapping of several such inputs by name; `y` a whole number. It is read into
-memory.
+all of one shape, or a mapping of several such inputs by name; `y` a whole number (a class), a float
+(a value to predict), or None. A data set may also give `x` alone: then there are no labels. It is
+read into memory.
 """
 
 from __future__ import annotations
@@ -46,20 +47,23 @@ class Function(DataSource):
         return _data(*_arrays(made, spec))
 
 
-def _data(x: Any, y: np.ndarray, test: tuple[Any, np.ndarray] | None = None) -> Data:
+_Labels = np.ndarray | None
+
+
+def _data(x: Any, y: _Labels, test: tuple[Any, _Labels] | None = None) -> Data:
     return (named_data if isinstance(x, dict) else data_of)(x, y, test)
 
 
-def _arrays(dataset: Any, spec: str) -> tuple[Any, np.ndarray]:
+def _arrays(dataset: Any, spec: str) -> tuple[Any, _Labels]:
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
         raise DataError(
             f"`{spec}` is expected to return a task, a data set with a length and `(x, y)` by"
             f" index, or a pair of them (train, test); got {type(dataset).__name__}"
         )
     try:
-        pairs = [dataset[i] for i in range(len(dataset))]
+        pairs = [_pair(dataset[i]) for i in range(len(dataset))]
         x = [_named(pair[0]) for pair in pairs]
-        y = np.array([int(pair[1]) for pair in pairs])
+        y = _labels([pair[1] for pair in pairs])
     except Exception as error:
         raise DataError(
             f"the data set of `{spec}` is expected to give `(x, y)` for every index below its"
@@ -70,6 +74,23 @@ def _arrays(dataset: Any, spec: str) -> tuple[Any, np.ndarray]:
         raise DataError(f"every example of `{spec}` was expected to have the same inputs, {names}")
     arrays = {name: _stacked([example[name] for example in x], spec) for name in names}
     return (arrays[_SOLE] if names == [_SOLE] else arrays), y
+
+
+def _pair(example: Any) -> tuple[Any, Any]:
+    """Return an example's inputs and its label, None where it has none."""
+    if isinstance(example, Mapping):
+        label = next((k for k in ("labels", "label") if k in example), None)
+        return {k: v for k, v in example.items() if k != label}, example.get(label)
+    if len(getattr(example, "shape", ())):
+        return example, None
+    return example[0], example[1] if len(example) > 1 else None
+
+
+def _labels(found: list[Any]) -> _Labels:
+    if all(label is None for label in found):
+        return None
+    arrays = [np.asarray(label, dtype=np.float64) for label in found]
+    return np.stack([array.reshape(()) if array.size == 1 else array for array in arrays])
 
 
 def _named(x: Any) -> dict[str, np.ndarray]:

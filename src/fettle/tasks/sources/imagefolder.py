@@ -1,6 +1,7 @@
 """`imagefolder:DIR`: one folder a class, with images in it; they are decoded when they are needed.
 
 `DIR/class/*.jpg`, or `DIR/train/class/*.jpg` with `DIR/test/…` or `DIR/val/…` as the test set.
+Images without folders of classes have no labels: `DIR/*.jpg`.
 Images are resized so that the shorter side is `size / crop`, and the central square is cut out.
 """
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from fettle.core.errors import DataError
 from fettle.core.knobs import Range, Text
-from fettle.tasks._data import Data, Preprocessing, digest
+from fettle.tasks._data import Data, Preprocessing, digest, no_labels
 from fettle.tasks._source import DataSource, numbers
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
@@ -35,8 +36,11 @@ class ImageFolder(DataSource):
         root = Path(self._need_where("a folder"))
         train, test = _parts(root)
         labels = tuple(folder.name for folder in _folders(train))
-        if not labels:
-            raise DataError(f"one folder a class was expected in `{train}`, but it has none")
+        if not labels and not _images(train):
+            raise DataError(
+                f"one folder a class was expected in `{train}`, or images without labels, but it"
+                " has none"
+            )
         mean, std = (numbers("imagefolder", k, getattr(self, k)) for k in ("mean", "std"))
         if (len(mean), len(std)) != (3, 3):
             raise DataError(f"`mean` and `std` expect 3 numbers each, got {mean} and {std}")
@@ -50,11 +54,14 @@ class ImageFolder(DataSource):
         )
 
     def _examples(self, folder: Path, labels: tuple[str, ...]) -> ImageFiles:
+        if not labels:
+            found = _images(folder)
+            return ImageFiles(tuple(found), no_labels(len(found)), self.size, self.crop)
         paths, y = [], []
         for each in _folders(folder):
             if each.name not in labels:
                 raise DataError(f"`{each}` is a class that the training images lack: {labels[:9]}")
-            files = sorted(p for p in each.rglob("*") if p.suffix.lower() in SUFFIXES)
+            files = _images(each)
             paths += files
             y += [labels.index(each.name)] * len(files)
         if not paths:
@@ -108,10 +115,14 @@ def _parts(root: Path) -> tuple[Path, Path | None]:
     if not root.is_dir():
         raise DataError(f"a folder of images was expected at `{root}`, but there is none")
     train = root / "train"
-    if not (train.is_dir() and _folders(train)):
+    if not (train.is_dir() and (_folders(train) or _images(train))):
         return root, None
     tests = [root / name for name in ("test", "val") if (root / name).is_dir()]
     return train, next(iter(tests), None)
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -9,6 +9,9 @@ Without `x`, the archive holds several inputs by name, such as `input_ids`, `att
 (with `_train` and `_test` behind each, where there are two sets). Integers among them are token
 ids, masks and the like, padded to one length; they go into the model as they are, in the
 archive's order. The knob `vocabulary` says how many ids there are.
+
+`y` may hold classes (whole numbers), values to predict (floats, (n,) or (n, k)), or be absent: then
+a model is judged by how well it keeps to what the original says.
 """
 
 from __future__ import annotations
@@ -30,6 +33,8 @@ from fettle.tasks._named import named_data
 from fettle.tasks._source import DataSource, numbers
 
 _NAMES = ("x", "y", "x_train", "y_train", "x_test", "y_test")
+_LABELS = {"y", "y_train", "y_test"}
+_Pair = tuple[np.ndarray, np.ndarray | None]
 _IDS = "input_ids"  # a sole input of this name holds tokens
 _DAMAGE = (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error)
 
@@ -47,7 +52,7 @@ class Npz(DataSource):
     def read(self) -> Data:
         """Return the arrays, found to be sound."""
         path = Path(self._need_where("the path of an archive"))
-        arrays = read_archive(path)
+        arrays = _called_x(read_archive(path))
         if named := _named(arrays):
             return named_data(*named, classes=self.classes or None, vocabulary=self.vocabulary)
         train, test = _pairs(arrays, path)
@@ -79,30 +84,53 @@ def read_archive(path: Path) -> dict[str, np.ndarray]:
         ) from error
 
 
-def _pairs(
-    arrays: Mapping[str, np.ndarray], path: Path
-) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray] | None]:
-    if {"x", "y"} <= arrays.keys():
-        return (arrays["x"], arrays["y"]), None
-    if set(_NAMES[2:]) <= arrays.keys():
-        return (arrays["x_train"], arrays["y_train"]), (arrays["x_test"], arrays["y_test"])
+def _called_x(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the arrays, a sole one under the name `x`, unless it holds tokens."""
+    alone = len(arrays) == 1 and not {_IDS, *_NAMES} & arrays.keys()
+    return {"x": next(iter(arrays.values()))} if alone else arrays
+
+
+def _pairs(arrays: Mapping[str, np.ndarray], path: Path) -> tuple[_Pair, _Pair | None]:
+    """Return `x` and `y` of the pool, and of its own test set if there is one."""
+    whole, train, test = (_plain(arrays, suffix) for suffix in ("", "_train", "_test"))
+    if whole is not None and "y_train" not in arrays:
+        return whole, None
+    if train is not None and test is not None:
+        return train, test
     raise DataError(
         f"`{path}` is expected to hold `x` and `y`, or {', '.join(f'`{n}`' for n in _NAMES[2:])},"
-        f" or several inputs by name such as `input_ids`, `attention_mask` and `y`; of these it has"
-        f" {sorted(arrays.keys() & set(_NAMES)) or 'none'}"
+        f" or several inputs by name such as `input_ids`, `attention_mask` and `y`, or inputs"
+        f" without any labels; of these it has {sorted(arrays.keys() & set(_NAMES)) or 'none'}"
     )
+
+
+def _plain(arrays: Mapping[str, np.ndarray], suffix: str) -> _Pair | None:
+    """Return `x` and `y` with this suffix; `y` is None where no part of the archive has labels."""
+    if f"x{suffix}" not in arrays:
+        return None
+    if f"y{suffix}" in arrays:
+        return arrays[f"x{suffix}"], arrays[f"y{suffix}"]
+    return None if _LABELS & arrays.keys() else (arrays[f"x{suffix}"], None)
 
 
 def _named(arrays: Mapping[str, np.ndarray]) -> tuple[Any, ...] | None:
     """Return inputs by name and labels, for both sets where there are two; None: there are none."""
     if {"x", "x_train"} & arrays.keys():
         return None
+    if not _LABELS & arrays.keys():
+        return (dict(arrays), None) if _alike_in_length(arrays) else None
     whole, train, test = (_part(arrays, suffix) for suffix in ("", "_train", "_test"))
     if whole is not None and train is None:
         return whole
     if train is None or test is None:
         return None
     return (*train, test)
+
+
+def _alike_in_length(arrays: Mapping[str, np.ndarray]) -> bool:
+    """Say whether these can be the inputs of the same examples."""
+    lengths = {len(array) if array.ndim > 1 else -1 for array in arrays.values()}
+    return len(lengths) == 1 and -1 not in lengths
 
 
 def _part(
