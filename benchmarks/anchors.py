@@ -2,8 +2,9 @@
 
 Batch 1, one and two threads, random weights and inputs: speed alone. All forms of a network are
 timed in one interleaved run, and the fastest of each row is marked, with all that can't be told
-apart from it. Each network's numbers are kept as soon as they are there: the same command goes on
-where it was stopped. Names choose networks; `--seconds` is for each row, `--again` measures anew.
+apart from it. Files and each network's numbers are kept as soon as they are there: the same command
+goes on where it was stopped. Names choose networks; `--seconds` is for each row, `--again` measures
+anew; `--prepare` makes the files and times nothing, for a machine that isn't quiet yet.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +38,7 @@ from fettle.search.workshop import Source, Workshop
 
 HERE = Path(__file__).resolve().parent
 KEPT = RESULTS / "anchors.jsonl"
+FORMS = HERE.parent / "runs" / "anchors"
 IMAGES = "noise:3x224x224"
 MODELS = {
     "ResNet-18": (f"{HERE}/_networks.py:resnet18", IMAGES),
@@ -80,15 +81,19 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NETWORK", help=", ".join(MODELS))
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--again", action="store_true")
+    parser.add_argument("--prepare", action="store_true")
     args = parser.parse_args()
     unknown = sorted(set(args.names) - set(MODELS))
     if unknown:
         parser.error(f"unknown networks {unknown}; known: {', '.join(MODELS)}")
     for name in args.names or MODELS:
-        if args.again or name not in kept():
+        if args.prepare:
+            forms_of(name)
+        elif args.again or name not in kept():
             print(f"{name} …", file=sys.stderr)
             keep(name, measured(name, args.seconds))
-    write(kept())
+    if not args.prepare:
+        write(kept())
 
 
 def stamp() -> dict[str, Any]:
@@ -116,9 +121,8 @@ def keep(name: str, result: dict[str, Any]) -> None:
 
 def measured(name: str, seconds: float) -> dict[str, Any]:
     """Return the benchmark of one network in all forms, and what is missing."""
-    with tempfile.TemporaryDirectory(prefix="fettle-anchors-") as folder:
-        subjects, missing = forms_of(name, Path(folder))
-        results = [timed(subjects, threads, seconds) for threads in (1, 2)]
+    subjects, missing = forms_of(name)
+    results = [timed(subjects, threads, seconds) for threads in (1, 2)]
     parts: dict[str, list[Any]] = {
         key: [each for result in results for each in result[key]]
         for key in ("rows", "ratios", "noises")
@@ -136,11 +140,11 @@ def timed(subjects: Sequence[Subject], threads: int, seconds: float) -> dict[str
     return bench(subjects, setting, reporter())
 
 
-def forms_of(name: str, scratch: Path) -> tuple[list[Subject], dict[str, str]]:
+def forms_of(name: str) -> tuple[list[Subject], dict[str, str]]:
     """Return the network in every form, and why some couldn't be made."""
     source, data = MODELS[name]
-    task = tasks.load(data)
-    scratch.mkdir(exist_ok=True)
+    task, scratch = tasks.load(data), FORMS / name.replace("/", "-")
+    scratch.mkdir(parents=True, exist_ok=True)
     plain = replace(resolve(source, scratch, data=data), name="f32")
     store = Store(scratch / "work", Journal(scratch / "work" / "journal.jsonl"))
     workshop = Workshop(Source(source), task, store, Context(progress=reporter()))
@@ -169,7 +173,16 @@ def _recipe(workshop: Workshop, line: str) -> Any:
 
 def _rival(plain: Subject, batches: Sequence[Any], scratch: Path, kind: str) -> Any:
     signed = kind == "s8s8"
-    return lambda: by_onnxruntime(plain.onnx, batches, scratch / f"{kind}.onnx", signed)
+    path = scratch / f"{kind}.onnx"
+    made = path.with_suffix(".made")  # written last
+
+    def make() -> Path:
+        if not made.is_file():
+            by_onnxruntime(plain.onnx, batches, path, signed)
+            made.touch()
+        return path
+
+    return make
 
 
 def write(results: Mapping[str, Mapping[str, Any]]) -> None:
