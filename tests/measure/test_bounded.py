@@ -57,6 +57,8 @@ def test_the_lower_bound_is_its_mirror():
 
 def test_what_is_as_large_as_can_be_is_its_own_bound():
     assert upper_mean(np.ones(4), 1.0, 0.05) == pytest.approx(1)
+    assert upper_mean(np.full(4, 1 - 1e-13), 1.0, 0.05) == pytest.approx(1)
+    assert upper_mean(np.full(4, 1 - 1e-6), 1.0, 0.05) == pytest.approx(1)
 
 
 RARE = {

@@ -22,6 +22,8 @@ import math
 import numpy as np
 
 _STEPS = 60  # halvings: the last change is below one part in 1e15
+_HALVINGS = 30  # of the bound: one part in 1e9
+_ALIKE = 1e-9
 _EDGE = 1 - 1e-12
 
 
@@ -35,9 +37,9 @@ def upper_mean(values: np.ndarray, most: float, alpha: float) -> float:
     """
     all_values = np.append(values, most)
     low, high = float(all_values.mean()), float(most)
-    if high - low <= 1e-15 * max(1.0, abs(high)):
+    if high - low <= _ALIKE * max(1.0, abs(high)):  # no room between what is seen and possible
         return high
-    while high - low > 1e-7 * (most - float(values.min())):
+    for _ in range(_HALVINGS):
         middle = (low + high) / 2
         if _exceeds(all_values - middle) > alpha:
             low = middle
