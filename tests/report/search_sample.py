@@ -45,7 +45,7 @@ def _layer(i: int) -> dict[str, Any]:
     return {
         "layer": f"layer{i // 12 + 1}.{i % 12}.conv1",
         "op": "Conv",
-        "before_ms": 0.05 + 0.001 * i,
+        "before_ms": 0.05 + 0.001 * (7 * i % 40),
         "after_ms": None if gone else 0.01,
         "before_precision": "f32",
         "after_precision": "" if gone else "int8",

@@ -86,23 +86,22 @@ def layer_rows(rows: Sequence[Mapping[str, Any]], most: int = MOST_LAYERS) -> li
     timed = [(row, number(row.get("before_ms")), number(row.get("after_ms"))) for row in rows]
     order = sorted(range(len(timed)), key=lambda i: -max(timed[i][1] or 0, timed[i][2] or 0))
     kept = sorted(order if len(order) <= most else order[: most - 1])
-    rest = [timed[i] for i in order if i not in kept]
     longest = max((max(b or 0, a or 0) for _, b, a in timed), default=0.0)
-    parts = [
-        (text(timed[i][0].get("layer")) or "layer", _run(timed[i][0]), *timed[i][1:]) for i in kept
-    ]
+    found = [_layer(*timed[i], longest) for i in kept]
+    rest = [timed[i] for i in order if i not in kept]
     if rest:
         before, after = (sum(row[place] or 0.0 for row in rest) for place in (1, 2))
-        longest = max(longest, before, after)
-        parts.append((f"{len(rest)} others", "", before, after))
-    return [_layer(*part, longest) for part in parts]
+        name, change = f"{len(rest)} others", _change(before, after)
+        found.append(LayerRow(name, before, after, 0.0, 0.0, change, ""))  # a sum has no bar
+    return found
 
 
 def _layer(
-    name: str, run: str, before: float | None, after: float | None, longest: float
+    row: Mapping[str, Any], before: float | None, after: float | None, longest: float
 ) -> LayerRow:
     widths = [100 * (value or 0.0) / longest if longest else 0.0 for value in (before, after)]
-    return LayerRow(name, before, after, widths[0], widths[1], _change(before, after), run)
+    name = text(row.get("layer")) or "layer"
+    return LayerRow(name, before, after, widths[0], widths[1], _change(before, after), _run(row))
 
 
 def _change(before: float | None, after: float | None) -> str:

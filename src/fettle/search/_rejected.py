@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Event = Mapping[str, Any]
 Steps = tuple[str, ...]
 _LAST = ("quantize.", "graph.")
+_COSTS = {"latency": "time", "throughput": "time an example", "size": "size", "memory": "memory"}
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ def _judged(search: Search, trial: Trial, winner: Trial) -> Rejected | None:
     elif trial.runtime.takes != "onnx":
         why, text = "reference", "the reference; it never wins"
     elif cost >= best:
-        why, text = "slower", f"{cost / best:.2f} times the winner's {search.objective.name}"
+        what = _COSTS[search.objective.name]
+        why, text = "slower", f"{cost / best:.2f} times the winner's {what}"
     elif promise < LIKELY:
         why, text = "unlikely", f"likely to be proven by {promise:.0%} only"
     else:
