@@ -21,6 +21,7 @@ class Played:
     """
 
     least_gain = 0.05
+    foretells = False
 
     def __init__(self, hardness=0.3, max_drop=0.02, wish=None):
         self.hardness, self.wish = hardness, wish or Wish()
@@ -35,6 +36,11 @@ class Played:
         row = {"comparable_ms": ms, "drop": {"value": drop}, "promise": self._promise(drop)}
         stages = [Stage(str(step), self._train(step), False) for step in recipe.steps]
         return SimpleNamespace(row=row, stages=stages)
+
+    def predict(self, recipe):
+        """Foretell exactly, where that was asked for."""
+        ms = self._of(recipe)[0]
+        return SimpleNamespace(ms=ms, low=0.9 * ms) if self.foretells else None
 
     def attempt(self, candidate):
         self.attempted.append(candidate.recipe)
@@ -84,6 +90,23 @@ def test_shapes_that_gain_too_little_are_left_out_and_the_fastest_come_first():
     times = [shape.ms for shape in shapes(search)]
     assert times == sorted(times)
     assert max(times) < 5.0 * 0.95
+
+
+def test_what_is_foretold_to_be_too_slow_is_not_sketched():
+    blind, search = Played(), Played()
+    search.foretells = True
+    blind.leader.row["comparable_ms"] = search.leader.row["comparable_ms"] = 5.0
+    assert shapes(search) == shapes(blind)
+    assert len(search.sketched) < len(blind.sketched)
+    assert all(0.9 * search._of(recipe)[0] < 4.75 for recipe in search.sketched)
+
+
+def test_shapes_far_apart_are_sketched_first():
+    search = Played()
+    shapes(search)
+    first = [search._of(recipe)[0] for recipe in search.sketched[:3]]
+    assert max(first) > 7 > min(first)
+    assert len(search.sketched) == len(proposals(search))
 
 
 def test_rungs_continue_from_each_other_and_grow_threefold():

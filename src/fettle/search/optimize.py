@@ -21,6 +21,7 @@ from fettle.core.recipe import Recipe
 from fettle.core.verdict import Verdict
 from fettle.measure.noninferiority import verdict_of
 from fettle.search._beforehand import check_data, check_folder, check_teachers, check_wish
+from fettle.search._foresight import Foresight, general
 from fettle.search._measuring import Measuring
 from fettle.search._promise import LIKELY, promise
 from fettle.search._result import Findings, metric_of, result_of
@@ -31,6 +32,7 @@ from fettle.search._trial import Trial, precision_of
 from fettle.search.clock import Clock, OutOfTime, Watched
 from fettle.search.explanation import explain
 from fettle.search.journal import Journal
+from fettle.search.latency_model import Predicted
 from fettle.search.looks import Looks, name_of
 from fettle.search.objective import Objective, objective_of
 from fettle.search.standing import drawn, standing
@@ -63,6 +65,7 @@ class Search(Study):
         seconds = min(QUICK_SECONDS, setting.seconds)
         self.quick = Measuring(workshop.store, self.task, setting.batch, seconds, self.progress)
         workshop.context = replace(workshop.context, progress=Watched(self.progress, self.clock))
+        self.foresight = Foresight(workshop, setting.batch)
         self.refused: list[tuple[Candidate, str]] = []
         self.proofs: list[dict[str, Any]] = []
         past = workshop.store.journal.read()
@@ -144,7 +147,7 @@ class Search(Study):
             made = self.workshop.make(recipe)
             trial = Trial("", recipe.on(pattern.runtime), pattern.runtime, made.key, made.path,
                           precision_of(made.path, pattern.runtime), made.stages)  # fmt: skip
-            self.measuring.open(trial, [s for s in pattern.lowering if "(" not in s])
+            self.measuring.open(trial, general(pattern.lowering))
         except (OutOfTime, StorageError):
             raise
         except Exception as error:  # as in `attempt`
@@ -157,9 +160,18 @@ class Search(Study):
             self._score([trial], self.base)
             trial.row["promise"] = self.promise(trial)
         self._tell_sketch(trial)
+        self.foresight.learn(trial, trial.row["comparable_ms"])
         trial.session.close()
         trial.session = None
         return trial
+
+    def predict(self, recipe: Recipe) -> Predicted | None:
+        """Return what a sketch would tell in ms, untimed; None while too little was sketched."""
+        if not self.foresight.ready or not self.wish.allows(recipe):
+            return None
+        self.clock.check()
+        pattern = self._pattern()
+        return self.foresight.predict(recipe, pattern.runtime, general(pattern.lowering))
 
     def _pattern(self) -> Trial:
         """Return the fastest INT8 trial, whose runtime and lowering sketches take over."""
