@@ -13,7 +13,6 @@ from fettle.search._layer_costs import (
     Layer,
     Removable,
     in_float,
-    layer_ms,
     precisions,
     shapes,
 )
@@ -61,27 +60,18 @@ def ms(outs, ins):
     return outs * ins * 9 / 1000
 
 
-def test_each_layer_has_the_time_of_its_kernel(tmp_path):
-    found = layer_ms(PlayedTimes(), chain(tmp_path), ["conv0", "conv2"])
-    assert found == pytest.approx({"conv0": ms(16, 8), "conv2": ms(4, 16)})
-
-
 def test_the_layer_that_matters_most_for_its_time_stays_in_float():
     damage = {"a": 1.0, "b": 5.0, "c": 5.0}
-    problem = precisions(damage, {"a": 1, "b": 1, "c": 1}, {"a": 2, "b": 2, "c": 9})
+    problem = precisions(damage, {"a": 1.0, "b": 1.0, "c": 8.0}, 3.0)
     assert in_float(least_damage(problem, 4.0)) == ["b"]
     assert in_float(least_damage(problem, 5.0)) == ["a", "b"]
     assert in_float(fastest(problem)) == []
+    assert fastest(problem).ms == 3.0
 
 
 def test_a_layer_that_is_slower_in_int8_stays_in_float():
-    problem = precisions({"a": 0.0, "b": 0.0}, {"a": 3, "b": 1}, {"a": 2, "b": 2})
+    problem = precisions({"a": 0.0, "b": 0.0}, {"a": -1.0, "b": 1.0}, 4.0)
     assert in_float(fastest(problem)) == ["a"]
-
-
-def test_a_layer_without_a_time_counts_as_the_mean():
-    problem = precisions({"a": 1.0, "b": 1.0}, {"a": 2.0}, {"a": 4.0})
-    assert fastest(problem).ms == pytest.approx(4.0)
 
 
 def test_widths_change_both_layers_that_share_them(tmp_path):
@@ -139,11 +129,11 @@ def test_nodes_are_found_by_their_order_and_shapes(tmp_path):
     export_onnx(Mixed().eval(), TinyTask(), tmp_path / "m")
     shapes = {n: tuple(m.weight.shape) for n, m in Mixed().named_modules()
               if isinstance(m, nn.Conv2d | nn.Linear)}  # fmt: skip
-    found = layers_by_node(tmp_path / "m" / "model.onnx", shapes.items())
+    found = layers_by_node(tmp_path / "m" / "model.onnx", shapes)
     assert list(found.values()) == ["a", "b", "c", "head"]
 
 
 def test_nodes_that_are_no_known_layer_have_no_name(tmp_path):
     path = chain(tmp_path)
-    assert layers_by_node(path, [("first", (16, 8, 3, 3))]) == {"conv0": "first"}
-    assert layers_by_node(path, [("other", (5, 5))]) == {}
+    assert layers_by_node(path, {"first": (16, 8, 3, 3)}) == {"conv0": "first"}
+    assert layers_by_node(path, {"other": (5, 5)}) == {}

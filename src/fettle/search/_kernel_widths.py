@@ -48,8 +48,11 @@ def narrowed(kernel: Kernel, outputs: float = 1.0, inputs: float = 1.0) -> Kerne
     }  # fmt: skip
     groups = after[1] if product.depthwise else None
     nodes = tuple(_regrouped(node, groups) for node in kernel.nodes)
-    tensors = tuple(_thinner(t, product, after) for t in kernel.inputs)
-    return replace(kernel, nodes=nodes, weights=weights, inputs=tensors)
+    read, made = (
+        tuple(_thinner(tensor, product, after) for tensor in tensors)
+        for tensors in (kernel.inputs, kernel.outputs)
+    )
+    return replace(kernel, nodes=nodes, weights=weights, inputs=read, outputs=made)
 
 
 @dataclass(frozen=True)

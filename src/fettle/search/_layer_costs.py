@@ -6,7 +6,7 @@ Whoever tells times is a `Times`; the latency model is one.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -32,38 +32,20 @@ class Times(Protocol):
         """Return what each kernel takes, in ms."""
 
 
-def layer_ms(times: Times, path: Path, layers: Collection[str]) -> dict[str, float]:
-    """Return what each layer takes, by its node's name, with all that is fused with it."""
-    kernels = times.kernels(path)
-    found: dict[str, float] = {}
-    for kernel, ms in zip(kernels, times.ms(kernels), strict=True):
-        own = [node.name for node in kernel.nodes if node.name in layers]
-        found |= {name: found.get(name, 0.0) + ms / len(own) for name in own}
-    return found
-
-
-def precisions(
-    damage: Mapping[str, float], in_int8: Mapping[str, float], in_float: Mapping[str, float]
-) -> Problem:
+def precisions(damage: Mapping[str, float], more_ms: Mapping[str, float], ms: float) -> Problem:
     """Return the problem of which layers stay in float.
 
     Args:
         damage: of each layer in int8, by name.
-        in_int8: what it takes then, in ms; a layer without a time counts as the mean of the others.
-        in_float: the same, in float.
+        more_ms: what the model takes more with that layer alone in float.
+        ms: what it takes in int8.
     """
-    means = [sum(ms.values()) / max(len(ms), 1) for ms in (in_int8, in_float)]
     terms = [
-        Term(
-            (name,),
-            {
-                (INT8,): Cost(each, in_int8.get(name, means[0])),
-                (FLOAT,): Cost(0.0, in_float.get(name, means[1])),
-            },
-        )
+        Term((name,), {(INT8,): Cost(each), (FLOAT,): Cost(0.0, more_ms[name])})
         for name, each in damage.items()
     ]
-    return Problem(dict.fromkeys(damage, (INT8, FLOAT)), tuple(terms))
+    whole = Term((), {(): Cost(0.0, ms)})
+    return Problem(dict.fromkeys(damage, (INT8, FLOAT)), (whole, *terms))
 
 
 def in_float(allocation: Allocation) -> list[str]:

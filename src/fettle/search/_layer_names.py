@@ -1,12 +1,12 @@
 """Which node of an exported graph is which layer of the torch module.
 
-Exporters fold batch norms and rename weights, but keep the order in which layers run, and the sizes
-of their weights.
+A weight that still bears its module's name says so. Where one was renamed (quantized, folded), the
+order in which layers run and the sizes of their weights tell.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
@@ -15,28 +15,30 @@ _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _CODING = ("DequantizeLinear", "Transpose", "Identity", "Cast", "Reshape")
 
 
-def layers_by_node(model: Path, layers: Iterable[tuple[str, tuple[int, ...]]]) -> dict[str, str]:
+def layers_by_node(model: Path, layers: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
     """Return the path of each layer by the name of its node, as far as they can be told apart.
 
     Args:
         model: an ONNX file, float or quantized.
-        layers: paths and weights' shapes, in the order in which they run.
+        layers: the weight's shape by path, in the order in which they run.
     """
     graph = onnx.load(model, load_external_data=False).graph
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     makers = {name: node for node in graph.node for name in node.output}
-    waiting = list(layers)
+    nodes = [node for node in graph.node if node.op_type in _LAYERS]
+    weights = {node.name: _root(node.input[1], makers) for node in nodes}
     found: dict[str, str] = {}
-    for node in graph.node:
-        if node.op_type not in _LAYERS:
-            continue
-        shape = shapes.get(_root(node.input[1], makers))
-        if shape is None:
-            continue
-        place = next((i for i, (_, own) in enumerate(waiting) if _alike(own, shape)), None)
-        if place is not None:
-            found[node.name] = waiting[place][0]
-            del waiting[: place + 1]
+    waiting = list(layers)
+    for name, weight in weights.items():
+        own = weight.removesuffix(".weight")
+        if own not in waiting:
+            alike = (
+                weight in shapes and bool(waiting) and _alike(shapes[weight], layers[waiting[0]])
+            )
+            own = waiting[0] if alike else ""
+        if own:
+            found[name] = own
+            del waiting[: waiting.index(own) + 1]
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 
 from torch import Tensor, nn
 
@@ -13,6 +13,16 @@ from fettle.compress.prune._proof import provable
 from fettle.compress.prune._ranking import Ranking, weakest
 from fettle.compress.prune._residual import Call, residual_blocks
 from fettle.core.errors import ModelError, UnknownName
+
+
+def running(model: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each layer's weight by its path, in the order in which they run."""
+    paths = {module: path for path, module in model.named_modules()}
+    return {
+        paths[module]: tuple(module.weight.shape)
+        for module in running_layers(model, inputs)
+        if isinstance(module.weight, Tensor)
+    }
 
 
 class Parts:
@@ -43,12 +53,6 @@ class Parts:
         """Return the roots of the groups whose half is proven to be removable, each by itself."""
         wanted = self._weakest(dict.fromkeys(self.groups, 0.5), "l2", strict=False)
         return list(provable(self.graph, self.groups.values(), wanted)) if wanted else []
-
-    def layers(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Yield path and weight's shape of the layers in the order in which they run, once each."""
-        for module in dict.fromkeys(running_layers(self.model, self.inputs)):
-            assert isinstance(module.weight, Tensor)
-            yield self.graph.paths[module], tuple(module.weight.shape)
 
     def ends(self) -> tuple[dict[str, str], dict[str, str]]:
         """Return, by layer, the root of the group that it reads, and of the one that it makes."""

@@ -29,14 +29,14 @@ from torch import nn
 from fettle.compress._technique import Technique, example_tensors
 from fettle.compress.prune._bn import restimate
 from fettle.compress.prune._importance import KINDS, gather_gradients
-from fettle.compress.prune._parts import Parts
+from fettle.compress.prune._parts import Parts, running
 from fettle.compress.prune._tuning import FineTuned
 from fettle.core.errors import KnobError
 from fettle.core.knobs import Choice, Range, Text
 from fettle.tasks import Task
 from fettle.train import device_of
 
-__all__ = ["Allocated", "Parts"]
+__all__ = ["Allocated", "Parts", "running"]
 
 _GRADIENT_BATCHES, _BATCH = 8, 128
 

@@ -1,0 +1,107 @@
+"""What a layer in float costs an int8 model, in time: timed on the target, never summed up.
+
+The kernels of the layer alone don't tell. Leaving one convolution of a residual stream in float
+takes the sums behind it along, and puts changes of type and layout in between: in a ResNet-20 on
+onnxruntime the first one nearly doubles the time, where the sum of its kernels says that it costs
+nothing.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from fettle.core.arrays import Arrays
+from fettle.core.hashing import fingerprint
+from fettle.core.machine import this_machine, versions
+from fettle.measure import Plan, Subject, ratio, run_batch, time_interleaved
+from fettle.runtimes import Runtime, Session
+from fettle.search._store import Store
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+SECONDS = 0.3  # for the whole and one variant of it
+LEAST = 0.01  # of the time, for each layer: what noise hides adds up over many of them
+
+
+class Masters(Protocol):
+    """Makes int8 masters of one float model: the variants of `graph.static_int8` do."""
+
+    def leaving(self, nodes: Collection[str]) -> ir.Model:
+        """Return the master with these nodes in float."""
+
+
+class LeftInFloat:
+    """Times int8 models with some layers in float against the whole, and keeps what it found.
+
+    Args:
+        masters: make them.
+        runtime: runs them.
+        lowering: as each is lowered.
+        inputs: one batch.
+        store: where times are kept.
+        about: what tells the model from others, for the key.
+    """
+
+    def __init__(
+        self,
+        masters: Masters,
+        runtime: Runtime,
+        lowering: Collection[str],
+        inputs: Arrays,
+        store: Store,
+        about: str,
+    ) -> None:
+        self.masters, self.runtime, self.lowering = masters, runtime, tuple(lowering)
+        self.inputs, self.store = inputs, store
+        shapes = [list(array.shape) for array in inputs.values()]
+        here = [this_machine().to_json(), versions()]
+        self._about = [about, str(runtime), runtime.values(), self.lowering, shapes, here]
+
+    def times(self, layers: Collection[str]) -> float:
+        """Return how many times as long the model takes with these layers in float.
+
+        At least 1 % longer, unless it is surely faster.
+
+        Raises:
+            FettleError: it can't be built.
+        """
+        key = fingerprint(["left in float", *self._about, sorted(layers)])
+        name = f"time with {', '.join(layers)} in float"
+        return float(self.store.value(key, name, lambda: self._measure(layers))[0])
+
+    def close(self) -> None:
+        """Close the session that all others are timed against."""
+        if "_whole" in self.__dict__:
+            self._whole.close()
+
+    @cached_property
+    def _whole(self) -> Session:
+        return self._build(())
+
+    def _measure(self, layers: Collection[str]) -> float:
+        session = self._build(layers)
+        try:
+            subjects = [self._subject("left", session), self._subject("whole", self._whole)]
+            samples = time_interleaved(subjects, Plan.for_budget(SECONDS))
+            found = ratio(samples["left"], samples["whole"])
+            return found.value if found.high < 1 else max(found.value, 1 + LEAST)
+        finally:
+            session.close()
+
+    def _build(self, layers: Collection[str]) -> Session:
+        import onnx_ir as ir
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            ir.save(self.masters.leaving(layers), path)
+            return self.runtime.build(path, self.lowering)
+
+    def _subject(self, label: str, session: Session) -> Subject:
+        threads = self.runtime.threads or this_machine().threads
+        batch = len(next(iter(self.inputs.values())))
+        return Subject(label, lambda: run_batch(session, self.inputs), batch, threads)
