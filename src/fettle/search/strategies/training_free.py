@@ -36,11 +36,17 @@ def lines_for(search: Search) -> list[str]:
     """Return the recipes, the most promising first."""
     found = operators_of(_untouched(search))
     has_products = any(op in found for op in _PRODUCTS)
-    static = "graph.static_int8" if search.workshop.source.is_onnx else "quantize.static"
+    static = "graph.static_int8" if _on_graph(search) else "quantize.static"
     lines = [static] if "Conv" in found or has_products else []
     if has_products and found.get("Conv", 0) <= sum(found.get(op, 0) for op in _PRODUCTS):
         lines += ["graph.dynamic_int8", "graph.weight_only", "graph.weight_only(bits=4)"]
     return [*lines, "graph.float16"] if search.wish.objective in ("size", "memory") else lines
+
+
+def _on_graph(search: Search) -> bool:
+    """Say whether ranges are set on the ONNX graph: torch captures one length of sequences only."""
+    free = any(size < 0 for spec in search.task.signature.inputs for size in spec.shape[1:])
+    return free or search.workshop.source.is_onnx
 
 
 def _untouched(search: Search) -> Path:
