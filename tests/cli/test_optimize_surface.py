@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 WORDS = ["optimize", "--model", "cifar:resnet8x0.5", "--data", "digits", "--target", "onnxruntime",
          "--batch", "16", "--threads", "1", "--seconds", "0.3", "--max-drop", "0.3",
          "--skip", "prune", "--skip", "distill", "--skip", "quantize.aware"]  # fmt: skip
@@ -91,8 +93,20 @@ def test_a_dry_run_of_a_new_search_says_what_it_would_try(fettle, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_dry_run_checks_what_a_search_does(refused, tmp_path):
-    refused([*WORDS, "--model", "cifar:resnet9", "--out", tmp_path / "o", "--dry-run"], "resnet9")
+@pytest.mark.parametrize(
+    ("words", "needle"),
+    [
+        (["--model", "cifar:resnet9"], "resnet9"),
+        (["--model", "nowhere.onnx"], "nowhere.onnx"),
+        (["--teacher", "cifar:resnet9"], "resnet9"),
+        (["--skip", "prun"], "prune"),
+        (["--only", "prune"], "nothing to try"),
+        (["--time-limit", "soon"], "20m"),
+        (["--objective", "beauty"], "latency"),
+    ],
+)
+def test_a_dry_run_checks_what_a_search_does(refused, tmp_path, words, needle):
+    refused([*WORDS, *words, "--out", tmp_path / "o", "--dry-run"], needle)
     assert not (tmp_path / "o").exists()
 
 

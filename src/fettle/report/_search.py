@@ -90,7 +90,7 @@ def layer_rows(rows: Sequence[Mapping[str, Any]], most: int = MOST_LAYERS) -> li
     found = [_layer(*timed[i], longest) for i in kept]
     rest = [timed[i] for i in order if i not in kept]
     if rest:
-        before, after = (sum(row[place] or 0.0 for row in rest) for place in (1, 2))
+        before, after = sum(b or 0.0 for _, b, _ in rest), sum(a or 0.0 for _, _, a in rest)
         name, change = f"{len(rest)} others", _change(before, after)
         found.append(LayerRow(name, before, after, 0.0, 0.0, change, ""))  # a sum has no bar
     return found
@@ -124,8 +124,9 @@ def _stage(row: Mapping[str, Any]) -> StageRow:
 
 
 def _left(row: Mapping[str, Any]) -> LeftRow:
-    words = (text(row.get(name)) for name in ("recipe", "why", "text"))
-    return LeftRow(*words, *(number(row.get(name)) for name in ("ms", "drop", "promise")))
+    recipe, why, reason = (text(row.get(name)) for name in ("recipe", "why", "text"))
+    ms, drop, promise = (number(row.get(name)) for name in ("ms", "drop", "promise"))
+    return LeftRow(recipe, why, reason, ms, drop, promise)
 
 
 def _engine(row: Mapping[str, Any]) -> str:

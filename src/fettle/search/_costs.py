@@ -98,6 +98,6 @@ def epoch_seconds(workshop: Workshop) -> float | None:
         inputs = inputs_of(batch, task, torch.device("cpu"))
         with torch.no_grad():
             module(*inputs)  # what the teacher answers
-        task.loss(first_output(module(*inputs)), batch).backward()
+        torch.autograd.backward(task.loss(first_output(module(*inputs)), batch))
         took.append(perf_counter() - started)
     return median(took[1:] or took) * task.steps(_BATCH) if took else None

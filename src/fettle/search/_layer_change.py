@@ -79,9 +79,9 @@ def _numbered(name: str) -> bool:
 
 def _by_kind(before: Sequence[LayerCost], after: Sequence[LayerCost]) -> list[Pair]:
     """Pair what stands in the same order and is of the same operator and place size."""
-    kinds = [[(layer.op, layer.shape[2:]) for layer in layers] for layers in (before, after)]
+    were, are = ([(layer.op, layer.shape[2:]) for layer in side] for side in (before, after))
     pairs: list[Pair] = []
-    for tag, i, j, k, m in SequenceMatcher(None, *kinds, autojunk=False).get_opcodes():
+    for tag, i, j, k, m in SequenceMatcher(None, were, are, autojunk=False).get_opcodes():
         if tag == "equal":
             pairs += zip(before[i:j], after[k:m], strict=True)
         else:

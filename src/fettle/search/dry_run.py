@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fettle.core.context import Context
+from fettle.core.recipe import Recipe
+from fettle.search._beforehand import check_data, check_folder, check_teachers, check_wish
 from fettle.search._costs import Costs, epoch_seconds
 from fettle.search._overlay import Overlay
 from fettle.search._store import Store
@@ -40,9 +42,14 @@ def foresee(
     Raises:
         FettleError: the model or the data can't be used.
     """
+    check_wish(wish)
+    check_data(task)
     with _beside(out) as store:
+        check_folder(out, store.below.journal, source, setting)
         taught_by = teacher or (None if source.is_onnx else source)
         workshop = Workshop(source, task, store, context or Context(), taught_by)
+        workshop.check(Recipe())
+        check_teachers(workshop)
         events = store.below.journal.read()
         costs = Costs(events, epoch_seconds(workshop))
         rows = Rehearsal(workshop, setting, out, wish, costs).foresee()

@@ -83,7 +83,7 @@ class Space:
         rungs = SCHEDULES[trial.suggest_categorical("schedule", list(SCHEDULES))]
         return Choices(
             tuple(step for step in shape if step is not None),
-            tuple(teacher(**knobs, epochs=epochs) for epochs in rungs),
+            tuple(teacher(**knobs | {"epochs": epochs}) for epochs in rungs),
             _last(trial, _one(trial, "last", self.lasts)),
         )
 
