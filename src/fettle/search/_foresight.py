@@ -77,7 +77,7 @@ class Foresight:
         """Do the work; an engine or a graph that can't be predicted is not asked again."""
         try:
             return work()
-        except FettleError as error:
+        except Exception as error:  # strangers' graphs hold surprises, and a sketch does without
             self._blind.add(_name(model.runtime, model.lowering))
             runtime = str(model.runtime)
             self.workshop.store.journal.write("unpredictable", runtime=runtime, why=str(error))

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fettle.core.cache import cache_folder
-from fettle.core.errors import ModelError, StorageError
+from fettle.core.errors import FettleError, StorageError
 from fettle.core.files import write_json
 from fettle.core.hashing import fingerprint
 from fettle.core.machine import this_machine, versions
@@ -66,7 +66,7 @@ class KernelTable:
     def _measure(self, kernels: Sequence[Kernel]) -> None:
         try:
             found = self._beside_reference(kernels)
-        except ModelError:
+        except FettleError:
             found = [0.0] * len(kernels)
         for kernel, ms in zip(kernels, found, strict=True):
             # what the engine refused in company, or gave no row that bears its name, is timed alone

@@ -9,7 +9,9 @@ The rows of the profile of a whole model, which is timed anyway, are not taken: 
 split and merge layers, so that what a row stands for must be guessed, and a new width needs a
 measurement of its own in any case; one way for all entries errs alike in all of them, which the
 calibration then takes out. On a sheet, engines fuse kernels as they do in the whole: the rows of
-ResNet-20 in INT8 on OpenVINO were the same one by one, those of unaligned widths too. A prediction never replaces the measurement that a verdict rests on.
+ResNet-20 in INT8 on OpenVINO were the same one by one, those of unaligned widths too.
+
+A prediction never replaces the measurement that a verdict rests on.
 
 Example:
     model = LatencyModel(OnnxRuntime(threads=1), task.example_inputs(64), lowering)
