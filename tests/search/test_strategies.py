@@ -13,6 +13,12 @@ from fettle.search.strategies._shapes import DEPTHS, WIDTHS, Shape, proposals, s
 from fettle.search.strategies.in_rounds import InRounds, _spread
 
 
+@pytest.fixture(autouse=True)
+def by_ratio_alone(monkeypatch):
+    """Nothing is allocated: that takes a real network, as in `test_mixed_precision`."""
+    monkeypatch.setattr("fettle.search.strategies._shapes.allocated_shapes", lambda search: [])
+
+
 class Played:
     """A search in which time and loss follow from a recipe: a fake, for real ones take minutes.
 

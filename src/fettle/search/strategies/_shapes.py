@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fettle.core.recipe import Recipe, parse_step
+from fettle.search.strategies._allocated import allocated_shapes
 
 if TYPE_CHECKING:
     from fettle.core.plugin import Plugin
@@ -64,7 +65,7 @@ def _far_apart_first(found: list[tuple[Plugin, ...]]) -> list[tuple[Plugin, ...]
 
 
 def proposals(search: Search) -> list[tuple[Plugin, ...]]:
-    """Return what could be removed, as steps without training, the mildest first."""
+    """Return what could be removed, as steps without training: allocated, then by ratios."""
     found = []
     for depth, width in itertools.product(DEPTHS, WIDTHS):
         steps = [f"prune.blocks(ratio={depth}, epochs=0)"] if depth else []
@@ -72,4 +73,4 @@ def proposals(search: Search) -> list[tuple[Plugin, ...]]:
         made = tuple(parse_step(step) for step in steps)
         if made and search.wish.allows(Recipe(made)):
             found.append(made)
-    return found
+    return [*allocated_shapes(search), *found]
