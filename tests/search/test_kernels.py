@@ -142,3 +142,16 @@ def test_shapes_told_by_the_graph_are_constants():
     (kernel,) = kernels_of(model, {"x": (4, 2, 3)})
     x = np.random.default_rng(0).normal(size=(4, 2, 3)).astype(np.float32)
     np.testing.assert_array_equal(run(alone(kernel), {"x": x})["y"], np.maximum(x, 0).reshape(4, 6))
+
+
+def test_weights_that_a_caller_may_replace_are_told_apart(residual):
+    model = onnx.load(residual())
+    fixed = kernels_of(model, SHAPES)
+    for tensor in model.graph.initializer:
+        model.graph.input.append(
+            helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        )
+    loose = kernels_of(model, SHAPES)
+    assert [len(k.inputs) for k in loose] == [len(k.inputs) for k in fixed]
+    assert all(k.loose for k in loose)
+    assert not {k.key for k in fixed} & {k.key for k in loose}

@@ -89,6 +89,9 @@ class _Sheet:
         names = {tensor.name: self._entry(tensor, mark) for tensor in kernel.inputs}
         for name, tensor in kernel.weights.items():
             self._hold(tensor, mark + name)
+            if kernel.loose:
+                told = helper.make_tensor_value_info(mark + name, tensor.data_type, tensor.dims)
+                self.inputs.append(told)
         for node in kernel.nodes:
             self.nodes.append(_renamed(node, mark, names))
         for tensor in kernel.outputs:
@@ -188,7 +191,7 @@ class _Sheet:
             self._hold(numpy_helper.from_array(values.astype(np.float32)), name)
             return name
         self._hold(numpy_helper.from_array(values.astype(np.int8)), f"{name}.integers")
-        self._hold(numpy_helper.from_array(np.float32(0.01)), f"{name}.scale")
+        self._hold(numpy_helper.from_array(np.asarray(0.01, np.float32)), f"{name}.scale")
         return self._node("DequantizeLinear", [f"{name}.integers", f"{name}.scale"], name)
 
     def _node(self, op: str, read: Sequence[str], out: str, **attributes: Any) -> str:

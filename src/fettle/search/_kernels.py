@@ -63,7 +63,8 @@ class Kernel:
     """A piece of a graph, whole in itself.
 
     `name` is that of the node that opened it; `weights` holds the constants by name, `outputs` what
-    others read; `opsets` are those of the model.
+    others read; `opsets` are those of the model. `loose` weights are inputs too, as in old files:
+    no engine may fold what a caller could replace.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Kernel:
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     opsets: tuple[tuple[str, int], ...]
+    loose: bool = False
 
     @cached_property
     def key(self) -> str:
@@ -98,7 +100,7 @@ class Kernel:
             attributes = sorted(_attribute(a) for a in node.attribute)
             rows.append([node.domain, node.op_type, attributes, read])
             known |= {name: f"{place}.{i}" for i, name in enumerate(node.output)}
-        return [*rows, [known[tensor.name] for tensor in self.outputs], self.opsets]
+        return [*rows, [known[tensor.name] for tensor in self.outputs], self.opsets, self.loose]
 
 
 def kernels_of(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> list[Kernel]:
@@ -125,7 +127,8 @@ class _Split:
     ) -> None:
         self.graph, self.shapes, self.opsets = graph, shapes, opsets
         self.held = {tensor.name: tensor for tensor in graph.initializer}
-        self.given = {value.name for value in graph.input} - self.held.keys()
+        inputs = {value.name for value in graph.input}
+        self.given, self.loose = inputs - self.held.keys(), bool(inputs & self.held.keys())
         self.kinds = _kinds(graph, opsets)
         self.makers: dict[str, onnx.NodeProto] = {}  # of constants, and of what is dequantized
         self.constant = set(self.held)
@@ -208,6 +211,7 @@ class _Split:
             tuple(piece.inputs.values()),
             outputs,
             self.opsets,
+            self.loose,
         )
 
     def tensor(self, name: str, coding: tuple[str, ...] = ()) -> Tensor:
