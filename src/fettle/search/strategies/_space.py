@@ -27,9 +27,9 @@ STEP, MOST = 0.05, 0.9  # of a ratio
 _LASTS = ("quantize.static", "quantize.aware")
 _LAST_EPOCHS = (1, 2, 4)
 _CONTROLS = ("random",)
-_OF_TRAINING = ("optimizer",)  # what removes without training has no use for it
+_FIXED = ("optimizer", "precision")  # learning rates are those of the default; speed, not quality
 _DIGITS = 2
-_AROUND = 10.0  # times and parts of the default: how far a knob without natural ends is moved
+_AROUND = 4.0  # times and parts of the default: how far a knob without natural ends is moved
 Params = Mapping[str, Any]
 
 
@@ -147,8 +147,7 @@ def _shaper(trial: Suggests, cls: type[Plugin]) -> Plugin | None:
     ratio = round(share, _DIGITS)
     if not ratio:
         return None
-    knobs = [knob for knob in cls.knobs() if options_of(knob) and knob.name not in _OF_TRAINING]
-    chosen = {knob.name: _pick(trial, cls, knob) for knob in knobs}
+    chosen = {knob.name: _pick(trial, cls, knob) for knob in cls.knobs() if options_of(knob)}
     return cls(ratio=ratio, epochs=0, **chosen)  # type: ignore[call-arg]
 
 
@@ -177,7 +176,7 @@ def _pick(trial: Suggests, cls: type[Plugin], knob: Knob) -> Any:
 
 def options_of(knob: Knob) -> list[Any]:
     """Return the values to choose among, without controls; none where it is no choice of names."""
-    if not isinstance(knob.bounds, Choice) or knob.type is int:
+    if not isinstance(knob.bounds, Choice) or knob.type is int or knob.name in _FIXED:
         return []
     return [value for value in knob.bounds.options if value not in _CONTROLS]
 
