@@ -124,7 +124,8 @@ def main() -> None:
         f"Share of studies that pass although their true drop lies on the budget; nominal"
         f" {ALPHA:.0%}. Studies: "
         + ", ".join(f"{s:,} of {n:,} examples" for n, s in SIZES.items())
-        + ". The rules of a line share their studies; a cell of 60 has a standard error of 2.8 points."
+        + ". The rules of a line share their studies; a cell of 60 has a standard error of 2.8"
+        " points."
     )
     inside = lines(IN_RANGE, {**rules, "Gaffke": gaffke}, most)
     outside = lines(WITHOUT, rules, most)
