@@ -94,8 +94,8 @@ class _Sheet:
                 self.inputs.append(told)
         for node in kernel.nodes:
             self.nodes.append(_renamed(node, mark, names))
-        for tensor in kernel.outputs:
-            self._exit(tensor, mark)
+        for output in kernel.outputs:
+            self._exit(output, mark)
 
     def times(self, runtime: Runtime) -> list[list[Timed]]:
         """Return the engine's rows of each spell, with their median times."""
