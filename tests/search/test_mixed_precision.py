@@ -89,7 +89,7 @@ def test_it_applies_where_fast_int8_is_not_likely(search):
     assert MixedPrecision().applies(search)
     search.static.row["promise"] = 0.9
     assert not MixedPrecision().applies(search)
-    search.static.row |= {"promise": 0.1, "comparable_ms": 9.9}
+    search.static.row |= {"promise": 0.1, "comparable_ms": 12.5}
     assert not MixedPrecision().applies(search)
     search.trials = [search.base]
     assert not MixedPrecision().applies(search)

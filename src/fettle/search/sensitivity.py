@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from fettle.compress.prune.allocated import Parts
     from fettle.graph.static_int8 import StaticInt8
 
-SAMPLES = 256
+SAMPLES = 128
 _BATCH = 64
 _TRIED = 3  # items, before it is told how long all will take
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 GRAPH, MODULE = "graph.static_int8", "quantize.static"
 RUNGS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7)  # of the way from all int8 to all float, in ms
 MOST = 3  # attempts
+NEARLY = 1.2  # times the leader's time
 FEW = 8  # examples; ranges don't change the time
 SHARE_OF_TIME = 0.15  # of what is left of the search, for the sensitivities
 
@@ -51,12 +52,15 @@ class MixedPrecision(Strategy):
     title: ClassVar[str] = "mixed precision: INT8 but for the layers that lose most"
 
     def applies(self, search: Search) -> bool:
-        """Say whether static INT8 is fast, and not likely to be proven."""
+        """Say whether static INT8 is fast or nearly so, and not likely to be proven.
+
+        Nearly: the layer that loses most may be one that is slow in int8, too.
+        """
         static = fastest_int8(search)
         if static is None or static.recipe.steps[0].name() not in (GRAPH, MODULE):
             return False
-        gains = _ms(static) < _ms(search.leader) * (1 - search.least_gain)
-        return gains and float(static.row["promise"]) < LIKELY
+        near = _ms(static) < _ms(search.leader) * NEARLY
+        return near and float(static.row["promise"]) < LIKELY
 
     def explore(self, search: Search) -> None:
         """Attempt what the allocation says, by halves."""
