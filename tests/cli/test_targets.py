@@ -7,6 +7,7 @@ from fettle.core.errors import InputError, MissingError, UnknownName
 from fettle.core.shelf import RUNTIMES
 from fettle.core.targets import targets
 from fettle.search.study import Setting, Study
+from fettle.testing import TinyTask
 
 FAKE = runpy.run_path(str(Path(__file__).parents[1] / "runtimes" / "fake_tensorrt.py"))
 COMPRESS = ["compress", "--model", "cifar:resnet8", "--data", "digits"]
@@ -93,7 +94,7 @@ def test_the_command_exits_with_3_before_anything_is_written(refused, gpu, tmp_p
 def test_the_reference_runs_where_the_target_does(target, device, tmp_path):
     class Shop:
         context = type("Context", (), {"progress": None})()
-        store = task = None
+        store, task = None, TinyTask()
 
         def module(self):
             return None

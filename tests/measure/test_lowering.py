@@ -1,3 +1,4 @@
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -8,6 +9,7 @@ from fettle.core.arrays import TensorSpec
 from fettle.core.errors import ModelError
 from fettle.core.knobs import Range
 from fettle.core.machine import Machine
+from fettle.core.progress import Silent
 from fettle.core.shelf import RUNTIMES
 from fettle.measure import _rounds, _timing, lowering
 from fettle.measure._interference import Reading
@@ -195,3 +197,25 @@ def test_a_true_gain_is_found(lucky, gain, luck, share):
 
 def test_a_loss_is_never_accepted(lucky):
     assert not any(lucky(gain=0.9, seed=seed)[0].accepted for seed in range(60))
+
+
+def test_whoever_watches_can_stop_between_two_passes(monkeypatch):
+    class Over(Exception):
+        pass
+
+    class Watching(Silent):
+        @contextmanager
+        def bar(self, title, total, done=0):
+            assert (title, total) == ("lower", 2)
+            yield self
+
+        def step(self, note="", amount=1):
+            tried.append(note)
+            raise Over
+
+    tried = []
+    monkeypatch.setattr(lowering, "candidates", lambda runtime: ["first", "second"])
+    monkeypatch.setattr(lowering, "_try", lambda *_: lowering.Trial("first", False, ""))
+    with pytest.raises(Over):
+        lowering.choose_lowering("model", "runtime", X, progress=Watching())
+    assert tried == ["first"]

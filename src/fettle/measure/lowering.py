@@ -33,6 +33,7 @@ import numpy as np
 from fettle.core.arrays import Arrays, rows
 from fettle.core.errors import FettleError
 from fettle.core.machine import this_machine
+from fettle.core.progress import Bar, Reporter, Silent
 from fettle.core.shelf import PASSES
 from fettle.measure._lowered_forms import Forms
 from fettle.measure._slow_layers import layers_of, suspects
@@ -90,7 +91,11 @@ class _Ground:
 
 
 def choose_lowering(
-    model: Path, runtime: Runtime, inputs: Arrays, seconds: float = _PLAN.seconds
+    model: Path,
+    runtime: Runtime,
+    inputs: Arrays,
+    seconds: float = _PLAN.seconds,
+    progress: Reporter | None = None,
 ) -> tuple[tuple[str, ...], list[Trial]]:
     """Return the names of the passes that help `runtime` run `model`, and why for each tried.
 
@@ -99,13 +104,16 @@ def choose_lowering(
         runtime: who runs it.
         inputs: real inputs, batch first, to prove the rewrites on.
         seconds: to time a pass for, at most; three times as long where that leaves it undecided.
+        progress: is told of every pass tried, and may stop the rest by raising.
     """
     plan = replace(_PLAN, seconds=min(seconds, _PLAN.seconds))
     with tempfile.TemporaryDirectory(prefix="fettle-lowering-") as folder:
-        return _choose(_Ground(Forms(model, Path(folder)), runtime, inputs, plan))
+        ground = _Ground(Forms(model, Path(folder)), runtime, inputs, plan)
+        with (progress or Silent()).bar("lower", len(candidates(runtime))) as bar:
+            return _choose(ground, bar)
 
 
-def _choose(ground: _Ground) -> tuple[tuple[str, ...], list[Trial]]:
+def _choose(ground: _Ground, bar: Bar) -> tuple[tuple[str, ...], list[Trial]]:
     names = candidates(ground.runtime)
     accepted: tuple[str, ...] = ()
     trials = []
@@ -113,6 +121,7 @@ def _choose(ground: _Ground) -> tuple[tuple[str, ...], list[Trial]]:
     for name in names:
         trial = _try(ground, accepted, (*accepted, name))
         trials.append(trial)
+        bar.step(name)
         if trial.accepted:
             accepted = (*accepted, name)
     unfaithful = {trial.name for trial in trials if trial.strayed}
@@ -120,7 +129,7 @@ def _choose(ground: _Ground) -> tuple[tuple[str, ...], list[Trial]]:
     if set(together) > set(accepted):
         trials.append(_try(ground, accepted, together))
         accepted = together if trials[-1].accepted else accepted
-    kept, more = _leave_slow_alone(ground, accepted)
+    kept, more = _leave_slow_alone(ground, accepted, bar)
     return kept, [*trials, *more]
 
 
@@ -135,7 +144,7 @@ def _effective(forms: Forms, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _leave_slow_alone(
-    ground: _Ground, accepted: tuple[str, ...]
+    ground: _Ground, accepted: tuple[str, ...], bar: Bar
 ) -> tuple[tuple[str, ...], list[Trial]]:
     """Turn back to float what is slower in INT8 here, where the whole model gains from it.
 
@@ -148,6 +157,7 @@ def _leave_slow_alone(
         step = f"{_FLOAT}(nodes={','.join([*slow, *group])!r})"
         trial = _try(ground, current, (step, *accepted))
         trials.append(trial)
+        bar.step("slow layers", 0)
         if trial.accepted:
             slow += group
             current = (step, *accepted)

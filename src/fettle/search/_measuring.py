@@ -72,7 +72,7 @@ class Measuring:
 
         def choose() -> dict[str, Any]:
             inputs, seconds = self._inputs(32), self.plan.seconds
-            chosen, tried = choose_lowering(model, trial.runtime, inputs, seconds)
+            chosen, tried = choose_lowering(model, trial.runtime, inputs, seconds, self.progress)
             return {"chosen": chosen, "tried": [t.to_json() for t in tried]}
 
         key = self._key("lowering", trial.identity, self._data("calibrate"))

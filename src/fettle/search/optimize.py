@@ -82,6 +82,8 @@ class Search(Study):
         """
         started = time.perf_counter()
         self._measure_untouched()
+        for measuring in (self.measuring, self.quick):
+            measuring.progress = self.workshop.context.progress  # which looks at the clock
         stopped, interrupted = "nothing was left to try", False
         try:
             for candidate in self._checked(candidates):
