@@ -3,10 +3,10 @@
 from types import SimpleNamespace
 
 import pytest
-from fettle.search.strategies.by_name import STRENGTHS, ByName, ladder, plugins
 
 from fettle.core.shelf import PASSES, TECHNIQUES
 from fettle.search.optimize import Wish
+from fettle.search.strategies.by_name import STRENGTHS, ByName, ladder, plugins
 
 
 class Played:

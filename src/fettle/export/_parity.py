@@ -138,11 +138,11 @@ def _half_a_step_off(arrays: list[np.ndarray], rng: np.random.Generator) -> list
     ]
 
 
-class _ShakenEmbeddings(TorchDispatchMode):
+class _ShakenEmbeddings(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds noise of half a quantization step to what embeddings give: the input in real numbers."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._generator = torch.Generator().manual_seed(0)
 
     def __torch_dispatch__(

@@ -20,7 +20,8 @@ from fettle.export import export_onnx
 from fettle.tasks import Task
 from fettle.train import FitPlan, fit
 
-SPLITS = {"test": 1000, "select": 400, "calibrate": 64}  # which leaves 333 to train with
+# which leaves 333 to train with
+SPLITS: dict[str, Any] = {"test": 1000, "select": 400, "calibrate": 64}
 
 
 class Sample:
