@@ -1,5 +1,7 @@
 """From layers' times and damages to problems, and to the nodes' and the modules' names."""
 
+import math
+
 import numpy as np
 import onnx
 import pytest
@@ -72,6 +74,11 @@ def test_the_layer_that_matters_most_for_its_time_stays_in_float():
 def test_a_layer_that_is_slower_in_int8_stays_in_float():
     problem = precisions({"a": 0.0, "b": 0.0}, {"a": -1.0, "b": 1.0}, 4.0)
     assert in_float(fastest(problem)) == ["a"]
+
+
+def test_a_layer_that_can_not_be_left_is_not_left():
+    problem = precisions({"a": 9.0, "b": 1.0}, {"a": math.inf, "b": 1.0}, 4.0)
+    assert in_float(least_damage(problem, 100.0)) == ["b"]
 
 
 def test_widths_change_both_layers_that_share_them(tmp_path):

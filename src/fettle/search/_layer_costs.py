@@ -6,6 +6,7 @@ Whoever tells times is a `Times`; the latency model is one.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,15 +38,20 @@ def precisions(damage: Mapping[str, float], more_ms: Mapping[str, float], ms: fl
 
     Args:
         damage: of each layer in int8, by name.
-        more_ms: what the model takes more with that layer alone in float.
+        more_ms: what the model takes more with that layer alone in float; infinite where it can't
+            be left so.
         ms: what it takes in int8.
     """
     terms = [
-        Term((name,), {(INT8,): Cost(each), (FLOAT,): Cost(0.0, more_ms[name])})
+        Term((name,), {(INT8,): Cost(each), (FLOAT,): _left(more_ms[name])})
         for name, each in damage.items()
     ]
     whole = Term((), {(): Cost(0.0, ms)})
     return Problem(dict.fromkeys(damage, (INT8, FLOAT)), (whole, *terms))
+
+
+def _left(more_ms: float) -> Cost:
+    return Cost(0.0, more_ms) if math.isfinite(more_ms) else Cost(math.inf)
 
 
 def in_float(allocation: Allocation) -> list[str]:
