@@ -158,7 +158,9 @@ class Fixed(nn.Module):
         return self.head(y[:, :8] * y[:, 8:])
 
 
-def test_what_can_not_be_removed_is_refused_by_name(tiny):
+@pytest.mark.parametrize("seed", range(4))
+def test_what_can_not_be_removed_is_refused_by_name(tiny, seed):
+    torch.manual_seed(seed)  # with 3, the weakest half takes the whole other half along
     with pytest.raises((ModelError, UnknownName), match="inner"):
         allocated("inner=0.5")(Fixed().eval(), tiny)
 

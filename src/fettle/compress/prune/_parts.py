@@ -81,8 +81,7 @@ class Parts:
                 f"channels of {', '.join(f'`{root}`' for root in stuck)} can't be removed without"
                 " changing what is computed; leave them out of `widths`"
             )
-        for root, channels in gone.items():
-            self.graph.remove(root, channels)
+        self._remove(self.graph, gone)
         return bool(gone)
 
     def drop(self, paths: Collection[str]) -> None:
@@ -104,12 +103,25 @@ class Parts:
         if shares:
             wanted = self._weakest(self._known(shares), "l2")
             graph, _ = ChannelGraph.of(model, self.inputs)
-            for root, channels in wanted.items():
-                graph.remove(root, channels)
+            self._remove(graph, wanted)
         for path in paths:
             parent, _, leaf = path.rpartition(".")
             model.get_submodule(parent)._modules[leaf] = self.blocks[path].stand_in()
         return model
+
+    def _remove(self, graph: ChannelGraph, gone: Mapping[str, list[int]]) -> None:
+        """Remove channels; refuse where others that hang on them went along."""
+        for root, channels in gone.items():
+            graph.remove(root, channels)
+            weight = graph.model.get_submodule(root).weight
+            assert isinstance(weight, Tensor)
+            left = self.groups[root].width - len(channels)
+            if left not in weight.shape[:2]:
+                raise ModelError(
+                    f"`{root}` was to keep {left} channels, and others that hang on those that go"
+                    f" went along: its weight is left with {list(weight.shape)}; leave it out of"
+                    " `widths`"
+                )
 
     def _weakest(
         self, shares: Mapping[str, float], importance: str, strict: bool = True
