@@ -6,6 +6,8 @@ import torch
 from torch import nn
 
 from fettle import models
+from fettle.compress.prune._groups import ChannelGraph
+from fettle.compress.prune._proof import provable
 from fettle.compress.prune.allocated import Parts, running, shares_in
 from fettle.core.errors import KnobError, ModelError, UnknownName
 from fettle.core.recipe import parse_step
@@ -163,6 +165,16 @@ def test_what_can_not_be_removed_is_refused_by_name(tiny, seed):
     torch.manual_seed(seed)  # with 3, the weakest half takes the whole other half along
     with pytest.raises((ModelError, UnknownName), match="inner"):
         allocated("inner=0.5")(Fixed().eval(), tiny)
+
+
+@pytest.mark.parametrize("removed", [list(range(8)), list(range(8, 16)), [0, 8]])
+def test_no_removal_is_proven_that_leaves_nothing(removed):
+    torch.manual_seed(0)
+    model = Fixed().eval()
+    graph, groups = ChannelGraph.of(model, (torch.randn(2, 1, 8, 8),))
+    assert groups
+    for group in groups:
+        assert not provable(graph, [group], {group.root: removed})
 
 
 def test_the_ends_of_layers_are_the_groups_that_they_touch(tiny):

@@ -89,7 +89,7 @@ class Verdict:
         return cls(data["outcome"], Drop(**data["drop"]), Budget(**data["budget"]), data["needed"])
 
     def __str__(self) -> str:
-        drop, sure = self.drop, f"{self.budget.confidence:.0%}"
+        drop, sure = self.drop, f"{100 * self.budget.confidence:.4g}%"
         text = (
             f"{self.outcome}: {self.budget.metric} drops by {drop.value:+.4f}, bounds"
             f" [{drop.low:+.4f}, {drop.high:+.4f}] at {sure} one-sided, budget"

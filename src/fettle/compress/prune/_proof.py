@@ -86,8 +86,8 @@ class Trial:
             return False
         finally:
             whole.restore()
-        if tied != self.tied:
-            return False
+        if tied != self.tied or not all(kept.numel() for kept in left.values()):
+            return False  # what is empty computes its bias
         return self._same(narrow, self._silenced(left))
 
     def _remove(self, removal: Removal) -> dict[str, Tensor]:
