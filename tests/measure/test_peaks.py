@@ -82,17 +82,22 @@ def test_an_engine_that_is_missing_is_left_out(quick, monkeypatch):
     assert set(found.operations) == {"f32", "int8"}
 
 
-def test_every_product_does_what_it_counts(quick):
-    """Four layers of known size; the integer ones must not have saturated to a constant."""
-    for product in _products.products(1):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_every_product_does_what_it_counts(quick, threads):
+    """Layers of known size; the integer ones must not have saturated to a constant."""
+    together = 0
+    for product in _products.products(threads):
         if product.engine == "numpy":
             continue
-        session, inputs = product.run.func.__self__, product.run.args[0]
+        _, callers, session, inputs = product.run.args
+        together += callers > 1
+        assert (callers > 1) == product.shape.endswith("at once")
         (out,) = session.run(inputs).values()
         assert np.isfinite(out).all()
         assert np.std(out.astype(np.float64)) > 0
         width = 32 * 9 * 32 * 64 if "conv" in product.shape else 16 * 64 * 64
-        assert product.operations == 4 * 2 * width
+        assert product.operations == callers * _products._LAYERS * 2 * width
+    assert (together > 0) == (threads > 1)
 
 
 def test_bandwidth_falls_with_the_working_set(quick):

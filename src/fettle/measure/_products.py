@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from fettle.core.arrays import Arrays
 from fettle.core.errors import FettleError
 from fettle.core.shelf import RUNTIMES
 from fettle.runtimes import Runtime, Session
@@ -46,7 +48,8 @@ def products(threads: int) -> Iterator[Product]:
     yield from _blas(threads)
     for precision, engines in _ENGINES.items():
         for engine in engines:
-            yield from _on(engine, precision, threads)
+            for goal in ("latency", "throughput")[: min(threads, 2)]:
+                yield from _on(engine, precision, threads, goal)
 
 
 def _blas(threads: int) -> Iterator[Product]:
@@ -60,8 +63,9 @@ def _blas(threads: int) -> Iterator[Product]:
                           partial(np.matmul, x, w, out=out))  # fmt: skip
 
 
-def _on(engine: str, precision: str, threads: int) -> Iterator[Product]:
-    runtime = RUNTIMES.make(engine)
+def _on(engine: str, precision: str, threads: int, goal: str) -> Iterator[Product]:
+    """Yield an engine's products: one call on all threads, or with `throughput` a call for each."""
+    runtime = RUNTIMES.make(engine, goal=goal)
     assert isinstance(runtime, Runtime)
     floats = "bf16" if precision == "bf16" else "f32"
     runtime = runtime.but(threads=threads, precision=floats)
@@ -77,8 +81,19 @@ def _on(engine: str, precision: str, threads: int) -> Iterator[Product]:
                 continue
             spec = session.inputs[0]
             inputs = {spec.name: np.ones(spec.shape, spec.dtype)}
-            yield Product(precision, engine, shape, _LAYERS * operations,
-                          partial(session.run, inputs))  # fmt: skip
+            callers = session.callers if goal == "throughput" else 1
+            named = shape if callers == 1 else f"{shape}, {callers} at once"
+            with ThreadPoolExecutor(callers) as pool:
+                yield Product(precision, engine, named, callers * _LAYERS * operations,
+                              partial(_at_once, pool, callers, session, inputs))  # fmt: skip
+
+
+def _at_once(pool: ThreadPoolExecutor, callers: int, session: Session, inputs: Arrays) -> None:
+    """Run the session for each caller, the last one on this thread."""
+    others = [pool.submit(session.run, inputs) for _ in range(callers - 1)]
+    session.run(inputs)
+    for other in others:
+        other.result()
 
 
 @contextmanager

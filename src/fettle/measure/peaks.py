@@ -1,10 +1,11 @@
 """The machine's own peaks: what its matrix units and its memory reach, measured once and cached.
 
 `peaks_of(threads)` times large matrix products and convolutions in float32, bfloat16 and int8
-through numpy, onnxruntime and OpenVINO, whichever are here, and keeps the best of each precision;
-then the rate at which memory is read, by size of the working set. That takes 20 to 50 seconds; the
-answer is kept in the cache folder (`fettle.core.cache`) under the processor, its instruction sets,
-the number of threads and the engines' versions, and read from there the next time.
+through numpy, onnxruntime and OpenVINO, whichever are here, one call on all threads and one a
+thread, and keeps the best of each precision; then the rate at which memory is read, by size of the
+working set. That takes half a minute to two; the answer is kept in the cache folder
+(`fettle.core.cache`) under the processor, its instruction sets, the number of threads and the
+engines' versions, and read from there the next time.
 
 One multiply-add counts as two operations. A measured peak is what software reaches: it stays below
 the data sheet's, of which `theoretical` is a hint where the instruction set tells.
@@ -35,7 +36,7 @@ from fettle.core.machine import this_machine, usable_threads, versions
 from fettle.measure._bandwidth import bandwidths
 from fettle.measure._products import Product, products
 
-_FORMAT = 1
+_FORMAT = 2
 _SECONDS = 0.2
 _MOST_ROUNDS, _GAIN = 5, 0.03
 _LEAST_RUNS = 3
