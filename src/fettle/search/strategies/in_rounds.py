@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from fettle.search.optimize import Search
 
 RUNGS = (1, 3, 9, 27)  # epochs
+# the peak of each rung: a large restart pays only where there is time to come down from it
+RATES = (0.01, 0.02, 0.05, 0.05)
 GROWTH = 3
 # how many times the budget a shape may have lost after each rung and still go on
 PATIENCE = (10.0, 5.0, 2.5, 1.5)
@@ -68,7 +70,7 @@ class InRounds(Strategy):
             epochs = pace.epochs(RUNGS[rung], RUNGS[rung - 1] if rung else 0)
             if not epochs:
                 return
-            taught = (*taught, parse_step(f"distill.logits({_knobs(epochs)})"))
+            taught = (*taught, parse_step(f"distill.logits({_knobs(epochs, RATES[rung])})"))
             until = pace.until(len(PATIENCE) - rung)
             trained = self._rung(search, field[:most], taught, pace, until)
             self._finish(search, trained)
@@ -134,9 +136,10 @@ def _survivors(trained: list[Trained], allowed: float) -> list[Shape]:
     return sorted(within or [each.shape for each in nearest], key=lambda shape: shape.ms)
 
 
-def _knobs(epochs: int) -> str:
+def _knobs(epochs: int, rate: float) -> str:
     """Return the knobs of a training: in 16 bits where the processor multiplies them faster."""
-    return f"epochs={epochs}" + (", precision='bf16-mixed'" if this_machine().has_bf16 else "")
+    half = ", precision='bf16-mixed'" if this_machine().has_bf16 else ""
+    return f"epochs={epochs}, lr={rate}{half}"
 
 
 def _budget(search: Search) -> float:
