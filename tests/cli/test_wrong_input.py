@@ -171,14 +171,13 @@ WITH_NAN = np.full((60, 5), np.nan, np.float32)
     [
         (archive(x=WITH_NAN), ["`x`", "300 values", "NaN"]),
         (archive(y=np.arange(60) % 3 - 1), ["labels 0 … 1", "got -1"]),
-        (archive(y=np.linspace(0, 1, 60)), ["`y`", "whole numbers"]),
         (archive(y=np.zeros((60, 3))), ["`y`", "argmax"]),
         (archive(y=np.arange(59) % 3), ["60 examples", "59"]),
         (archive(x=np.zeros(60)), ["`x`", "(n, …)"]),
         (archive(x=np.full((60, 8, 8), 300)), ["0 … 255", "300"]),
         (archive(x=np.zeros((0, 8, 8)), y=np.zeros(0)), ["empty"]),
         (archive(x=np.zeros((5, 8, 8), np.uint8), y=np.arange(5) % 2), ["at least 20"]),
-        ({"a": np.zeros(3)}, ["`x` and `y`", "none"]),
+        ({"a": np.zeros(3)}, ["`x` expects examples", "got [3]"]),
         (archive(y=np.array([{"a": 1}] * 60, dtype=object)), ["no sound .npz", "without objects"]),
     ],
 )

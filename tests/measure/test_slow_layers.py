@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import onnx
 
 from fettle.core.shelf import RUNTIMES
@@ -9,6 +11,7 @@ from fettle.testing import sample
 
 NAMES = ["a", "b", "c", "d"]
 LAYERS = [Layer(name, f"{name}_output") for name in NAMES]
+BAR = SimpleNamespace(step=lambda note, amount: None)
 
 
 def times(*ms, op="QLinearConv"):
@@ -81,7 +84,7 @@ def test_slow_groups_are_turned_back_one_after_another(monkeypatch):
 
     monkeypatch.setattr(lowering, "_suspected", lambda *_: [["a", "b"], ["d"]])
     monkeypatch.setattr(lowering, "_try", accept)
-    kept, trials = lowering._leave_slow_alone(None, ("graph.x",))
+    kept, trials = lowering._leave_slow_alone(None, ("graph.x",), BAR)
     assert kept == ("graph.lower_float(nodes='a,b,d')", "graph.x")
     assert tried[1] == (("graph.lower_float(nodes='a,b')", "graph.x"), kept)
     assert [trial.accepted for trial in trials] == [True, True]
@@ -93,7 +96,7 @@ def test_a_group_that_does_not_help_is_left_in_int8(monkeypatch):
 
     monkeypatch.setattr(lowering, "_suspected", lambda *_: [["a"], ["d"]])
     monkeypatch.setattr(lowering, "_try", refuse)
-    kept, _ = lowering._leave_slow_alone(None, ("graph.x",))
+    kept, _ = lowering._leave_slow_alone(None, ("graph.x",), BAR)
     assert kept == ("graph.x",)
 
 

@@ -17,6 +17,7 @@ from fettle.core.recipe import Recipe
 from fettle.core.shelf import TECHNIQUES
 from fettle.search._layer_costs import DROPPED, Layer, Removable, shapes
 from fettle.search._layer_names import layers_by_node
+from fettle.search._overlay import NotDone
 from fettle.search.allocation import Allocation, frontier
 from fettle.search.latency_model import LatencyModel
 from fettle.search.sensitivity import Sensitivity, TooLong
@@ -45,6 +46,9 @@ def allocated_shapes(search: Search) -> list[tuple[Plugin, ...]]:
         return []
     try:
         return _shapes(search, pattern)
+    except NotDone as missing:  # in a dry run, which goes on with the others
+        search.progress.say(f"shapes would be allocated too, once `{missing}` is done")
+        return []
     except (TooLong, FettleError) as error:
         search.progress.say(f"shapes are not allocated: {error}")
         return []
