@@ -59,8 +59,8 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Where a server listens, how it runs its models, and who may ask it what.
+class Settings(Limits):
+    """The limits, where a server listens, how it runs its models, and who may ask it what.
 
     `tokens` are what callers of inference bring, `control_tokens` those who load, unload and read
     metrics. Without control tokens these are open to whoever reaches the server on loopback, and
@@ -76,7 +76,6 @@ class Settings:
     grpc_port: Annotated[
         int | None, Range(0, 65535), "port of gRPC; 0 takes a free one, none leaves it out"
     ] = None
-    limits: Limits = field(default_factory=Limits)
     batch_delay_ms: Annotated[
         float, Range(0, 10_000), "how long a request waits for others to share a batch with"
     ] = 0.0
@@ -111,7 +110,7 @@ class Settings:
     ] = False
 
     def __post_init__(self) -> None:
-        _check(self)
+        super().__post_init__()
         for token in (*self.tokens, *self.control_tokens):
             _check_token(token)
         if (self.certificate is None) != (self.key is None):
@@ -123,7 +122,7 @@ class Settings:
         return self.certificate is not None
 
 
-def _check(settings: Limits | Settings) -> None:
+def _check(settings: Limits) -> None:
     """Bring every knob to its own type; None stays where a knob allows it."""
     owner = type(settings).__name__.lower()
     for knob in knobs_of(type(settings)):
