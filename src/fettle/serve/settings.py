@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,7 +136,7 @@ def _optional(knob: Knob) -> bool:
 
 def _plain(knob: Knob) -> Knob:
     """Return the knob without its None."""
-    if not isinstance(knob.type, types.UnionType):
+    if not _optional(knob):
         return knob
     kind: Any = next(k for k in typing.get_args(knob.type) if k is not type(None))
     return dataclasses.replace(knob, type=kind)
