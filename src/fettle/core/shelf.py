@@ -35,6 +35,10 @@ INSTALL = {
     "openvino": "pip install 'fettle[openvino]'",
     "optuna": "pip install 'fettle[search]'",
     "tensorrt": "pip install 'fettle[tensorrt]'",
+    **dict.fromkeys(
+        ("uvicorn", "httptools", "orjson", "grpc", "prometheus_client"),
+        "pip install 'fettle[serve]'",
+    ),
 }
 
 
@@ -129,4 +133,5 @@ RUNTIMES = Shelf("runtime", "fettle.runtimes", "Runtime", "fettle.runtimes")
 METRICS = Shelf("metric", "fettle.measure", "Metric", "fettle.metrics")
 SOURCES = Shelf("data source", "fettle.tasks.sources", "DataSource", "fettle.sources")
 DETECTORS = Shelf("drift detector", "fettle.monitor", "Detector", "fettle.detectors")
-SHELVES = (TECHNIQUES, PASSES, RUNTIMES, METRICS, SOURCES, DETECTORS)
+DEPLOYMENTS = Shelf("deployment", "fettle.serve.deploy", "Deployment", "fettle.deployments")
+SHELVES = (TECHNIQUES, PASSES, RUNTIMES, METRICS, SOURCES, DETECTORS, DEPLOYMENTS)

@@ -251,7 +251,7 @@ class Limits:
 
     def refuse(self, expected: Arrays, found: Arrays) -> str | None:
         """Return how `found` strays from `expected` (first output, batch first), or None."""
-        difference, flips = _distance(expected, found)
+        difference, flips = distance(expected, found)
         if difference <= self.mean_difference and flips <= self.flips:
             return None
         return (
@@ -272,7 +272,7 @@ def limits_of(session: Session, inputs: Arrays, outputs: Arrays) -> Limits:
     """
     rng = np.random.default_rng(0)
     moved = {name: _half_a_step_off(array, rng) for name, array in inputs.items()}
-    difference, flips = _distance(outputs, run_batch(session, moved))
+    difference, flips = distance(outputs, run_batch(session, moved))
     one = 1 / len(next(iter(outputs.values())))
     return Limits(max(MOST_DIFFERENCE, 2 * difference), max(MOST_FLIPS, 2 * flips) + one)
 
@@ -284,8 +284,8 @@ def _half_a_step_off(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(array + step * rng.uniform(-0.5, 0.5, array.shape), dtype=array.dtype)
 
 
-def _distance(expected: Arrays, found: Arrays) -> tuple[float, float]:
-    """Return the relative mean difference and the share of examples whose top-1 differs."""
+def distance(expected: Arrays, found: Arrays) -> tuple[float, float]:
+    """Return the relative mean difference of the first output, and the share of changed top-1."""
     a, b = (next(iter(arrays.values())) for arrays in (expected, found))
     scale = float(np.abs(a).mean()) or 1.0
     flat = (len(a), -1)

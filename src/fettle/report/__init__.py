@@ -15,6 +15,7 @@ from fettle.core.files import write_text
 from fettle.report._bench import bench_table
 from fettle.report._bench_page import bench_page
 from fettle.report._card import model_card
+from fettle.report._checklist import checklist_text
 from fettle.report._inspect import inspect_text
 from fettle.report._page import page
 from fettle.report._record import read_record
@@ -25,6 +26,7 @@ __all__ = [
     "bench_page",
     "bench_table",
     "card",
+    "checklist_text",
     "explanation",
     "inspect_text",
     "render",

@@ -1,6 +1,6 @@
 """Runtimes: ONNX in, a session that runs it out."""
 
-from fettle.runtimes._lowering import lowered
+from fettle.runtimes._lowering import lowered, write_lowered
 from fettle.runtimes._runtime import LayerPrecision, LayerTime, Runtime, Session, match_inputs
 from fettle.runtimes._smoke import smoke
 from fettle.runtimes._trtexec import trtexec_commands
@@ -14,4 +14,5 @@ __all__ = [
     "match_inputs",
     "smoke",
     "trtexec_commands",
+    "write_lowered",
 ]

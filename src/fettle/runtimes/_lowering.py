@@ -47,6 +47,28 @@ def lowered(model: Path, lowering: Sequence[str]) -> Path | bytes:
     return ir.to_proto(graph).SerializeToString()  # type: ignore[no-any-return]
 
 
+def write_lowered(model: Path, lowering: Sequence[str], target: Path) -> None:
+    """Write the lowered graph to `target`; weights that lie beside `model` come along beside it.
+
+    Raises:
+        FettleError: as `lowered`.
+    """
+    import onnx
+    from onnx.external_data_helper import uses_external_data
+
+    graph = lowered(model, lowering)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(graph, bytes):
+        target.write_bytes(graph)
+        return
+    loaded = onnx.load(graph, load_external_data=False)
+    if not any(uses_external_data(tensor) for tensor in loaded.graph.initializer):
+        shutil.copyfile(graph, target)
+        return
+    location = f"{target.name}.data"
+    onnx.save(onnx.load(graph), target, save_as_external_data=True, location=location)
+
+
 @dataclass(frozen=True)
 class Source:
     """What a session is made of: a master and the lowering that is applied to it."""
