@@ -68,7 +68,8 @@ def deploy(
     with replacing_folder(out) as folder:
         commands = way.fill(bundle, name, folder)
         files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-    return Deployed(tuple(files), tuple(text.replace("{folder}", str(out)) for text in commands))
+    where = str(out.resolve())  # Docker takes a relative path for a volume's name
+    return Deployed(tuple(files), tuple(text.replace("{folder}", where) for text in commands))
 
 
 def batch_sizes(bundle: Bundle) -> tuple[int, ...]:
