@@ -126,7 +126,7 @@ def test_a_missing_p99_is_a_dash_with_its_reason(result):
 
 
 def test_the_warning_of_a_noisy_machine_is_shown(result):
-    assert "Mind the noise" not in report.render(result)
+    assert "<b>Mind:</b>" not in report.render(result)
     assert "this machine shook" in report.render(result | {"warning": "this machine shook"})
 
 

@@ -98,6 +98,14 @@ class Task(ABC):
         del split
         return scores
 
+    def guess(self, split: Split) -> float | None:
+        """Return the metric of the best answer that ignores its inputs; None where there is none.
+
+        For a classification, the share of the most frequent class.
+        """
+        del split
+        return None
+
     def answered(self, answers: Mapping[Split, Arrays]) -> Task:
         """Return the same task, judged by what the original model answered in each split.
 

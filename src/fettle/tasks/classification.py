@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fettle.core.arrays import Arrays, Batch
+from fettle.core.arrays import Arrays, Batch, Split
 from fettle.core.errors import DataError
 from fettle.tasks._on_data import DataTask
 from fettle.tasks._options import Options
@@ -42,6 +42,11 @@ class Classification(DataTask):
             ModelError: the first output is not of shape (n, classes).
         """
         return top1(outputs, batch, self.data.classes)
+
+    def guess(self, split: Split) -> float:
+        """Return the share of the most frequent class in a split."""
+        targets = self.targets(split)
+        return float(np.bincount(targets).max() / len(targets))
 
     def _strata(self) -> np.ndarray:
         return self.data.pool.y
