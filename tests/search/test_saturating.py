@@ -102,9 +102,9 @@ def test_what_can_not_be_told_has_not_passed(quantized):
 
 
 @pytest.mark.parametrize(("precision", "n"), [("int8", 1), ("f32", 0)])
-def test_only_what_is_quantized_is_checked(quantized, monkeypatch, precision, n):
-    monkeypatch.setattr(_sealing, "this_machine", lambda: OLD)
-    measuring = SimpleNamespace(golden=lambda winner, count: ({"x": ONES[:count]}, {}))
+def test_only_what_is_quantized_is_checked(quantized, precision, n):
+    golden = lambda winner, count: ({"x": ONES[:count]}, {})  # noqa: E731
+    measuring = SimpleNamespace(golden=golden, machine=OLD)
     winner = Trial("t", Recipe.parse("quantize.static"), OnnxRuntime(), "key", quantized[0],
                    precision)  # fmt: skip
     assert len(_sealing._checks(SimpleNamespace(measuring=measuring), winner)) == n
@@ -113,7 +113,7 @@ def test_only_what_is_quantized_is_checked(quantized, monkeypatch, precision, n)
 @pytest.mark.slow
 def test_a_bundle_of_such_a_processor_says_so(tmp_path, monkeypatch, capfd):
     old = replace(this_machine(), arch="x86_64", isa=("avx2",))
-    monkeypatch.setattr(_sealing, "this_machine", lambda: old)
+    monkeypatch.setattr("fettle.search._measuring.this_machine", lambda: old)
     words = ["compress", "--model", "cifar:resnet8x0.5", "--data", "digits", "-t",
              "quantize.static", "--target", "onnxruntime", "--batch", "8", "--seconds", "0.5",
              "--max-drop", "0.5", "--out", str(tmp_path / "out")]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -83,6 +84,14 @@ class Machine:
             **asdict(self.details),
             "cache_bytes": dict(self.details.cache_bytes),
         }
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Machine:
+        """Return the machine that `to_json` described."""
+        details = {name: found[name] for name in Details.__dataclass_fields__}
+        caches = tuple(found["cache_bytes"].items())
+        laid_out = Details(**{**details, "cache_bytes": caches})
+        return cls(found["cpu"], found["arch"], tuple(found["isa"]), found["threads"], laid_out)
 
 
 @cache

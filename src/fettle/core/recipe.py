@@ -45,7 +45,7 @@ class Recipe:
         if at and not runtime_text.strip():
             raise RecipeError(f"a runtime was expected after `@` in `{line}`, {_EXAMPLE}")
         steps = tuple(parse_step(part) for part in _split_steps(steps_text))
-        runtime = _parse_call(runtime_text, RUNTIMES.make) if at else None
+        runtime = parse_call(runtime_text, RUNTIMES.make) if at else None
         return cls(steps, runtime).checked()
 
     def checked(self) -> Recipe:
@@ -82,7 +82,7 @@ class Recipe:
 def parse_step(text: str) -> Plugin:
     """Return the technique or graph pass that `text` (`name(knob=value)`) describes."""
     shelf = PASSES if text.strip().startswith(PASSES.prefix) else TECHNIQUES
-    return _parse_call(text, shelf.make)
+    return parse_call(text, shelf.make)
 
 
 def _split_runtime(line: str) -> tuple[str, str, str]:
@@ -110,7 +110,12 @@ def _outside_quotes(text: str, separator: str) -> list[str]:
     return parts
 
 
-def _parse_call(text: str, make: Any) -> Plugin:
+def parse_call(text: str, make: Any) -> Plugin:
+    """Return what `make` makes of the name and the knobs in `text`, `name(knob=value, …)`.
+
+    Raises:
+        RecipeError: it doesn't parse.
+    """
     text = text.strip()
     name, parenthesis, rest = text.partition("(")
     name = name.strip()

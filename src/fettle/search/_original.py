@@ -97,6 +97,12 @@ def _answers(workshop: Workshop, session: Session, split: Split, who: list[objec
         np.savez(folder / "answers.npz", allow_pickle=False, **_numbered(session, task, split))
 
     folder, _ = workshop.store.make(key, f"the original's answers on {split}", work)
+    workshop.answers[split] = key
+    return answers_in(folder)
+
+
+def answers_in(folder: Path) -> Arrays:
+    """Return the original's outputs for a split from the folder of their stage."""
     with np.load(folder / "answers.npz", allow_pickle=False) as archive:
         return {name: archive[name] for name in sorted(archive.files, key=_number)}
 

@@ -62,7 +62,7 @@ def result_of(study: Study, found: Findings) -> dict[str, Any]:
         "noise": found.timing["noise"],
         "warning": found.timing["warning"],
         "seconds": round(found.seconds, 2),
-        "machine": machine_json(),
+        "machine": study.measuring.report(),
         "fingerprints": {split: study.workshop.task.fingerprint(split) for split in SPLITS},
     }
 

@@ -14,8 +14,8 @@ from fettle import models, report
 from fettle.core.arrays import Arrays, TensorSpec
 from fettle.core.bundle import MODEL, Manifest, write_bundle
 from fettle.core.files import storage_errors, write_json, write_text
-from fettle.core.machine import this_machine, versions
 from fettle.measure.lowering import limits_of
+from fettle.search._guessing import only_guesses
 from fettle.search._saturating import EXAMPLES, saturation_check
 from fettle.search._trial import Trial
 
@@ -34,7 +34,8 @@ def seal(study: Study, found: Findings, result: dict[str, Any]) -> dict[str, Any
     The winner's runtime may add what its sessions start from, such as an engine.
     """
     checks = _checks(study, found.winner)
-    said = [result.get("warning"), *(check["warning"] for check in checks)]
+    doubt = only_guesses(study.workshop.task, result["baseline"]["metric"])
+    said = [doubt, result.get("warning"), *(check["warning"] for check in checks)]
     result = {**result, "warning": "; ".join(text for text in said if text) or None}
     with storage_errors(study.out):
         _bundle(study, found, result, checks)
@@ -54,7 +55,7 @@ def _checks(study: Study, winner: Trial) -> Checks:
         return ()
     assert isinstance(winner.model, Path)
     inputs, _ = study.measuring.golden(winner, EXAMPLES)
-    return saturation_check(winner.model, inputs, winner.lowering, this_machine())
+    return saturation_check(winner.model, inputs, winner.lowering, study.measuring.machine)
 
 
 def _bundle(study: Study, found: Findings, result: dict[str, Any], checks: Checks) -> None:
@@ -134,8 +135,8 @@ def _manifest(study: Study, found: Findings, result: dict[str, Any], checks: Che
         checks=checks,
         lowering={winner.runtime.name(): list(winner.lowering)},
         golden=_tolerance(study, winner),
-        machine=this_machine().to_json(),
-        versions=versions(),
+        machine=study.measuring.machine.to_json(),
+        versions=study.measuring.versions,
     )
 
 

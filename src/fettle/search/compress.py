@@ -9,9 +9,10 @@ from typing import Any
 from fettle.core.context import Context
 from fettle.core.recipe import Recipe
 from fettle.search._store import Store, sole_worker
+from fettle.search.executors import opened, workshop_of
 from fettle.search.journal import Journal
 from fettle.search.study import Candidate, Setting, Study
-from fettle.search.workshop import Source, Teachers, Workshop
+from fettle.search.workshop import Source, Teachers
 from fettle.tasks import Task
 
 
@@ -34,11 +35,12 @@ def study(
     Raises:
         FettleError: as the message says; nothing that was finished before is lost.
     """
-    with sole_worker(out):
+    context = context or Context()
+    with sole_worker(out), opened(setting, context.progress) as crew:
         journal = Journal(out / "journal.jsonl")
         journal.write("start", command=setting.command, model=source.spec, data=setting.data)
         store = Store(out, journal)
-        workshop = Workshop(source, task, store, context or Context(), teacher)
+        workshop = workshop_of(crew, setting, source, task, store, context, teacher)
         return Study(workshop, setting, out).run(candidates)
 
 

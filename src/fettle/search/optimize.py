@@ -9,7 +9,7 @@ on `test`, so there is an answer after the first minute, and it only gets better
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from fettle.core.verdict import Verdict
 from fettle.measure.noninferiority import verdict_of
 from fettle.search._beforehand import check_data, check_folder, check_teachers, check_wish
 from fettle.search._foresight import Foresight, general
-from fettle.search._measuring import Measuring
 from fettle.search._promise import LIKELY, promise
 from fettle.search._result import Findings, metric_of, result_of
 from fettle.search._sealing import seal
@@ -30,6 +29,7 @@ from fettle.search._smoke import said
 from fettle.search._store import Store, sole_worker
 from fettle.search._trial import Trial, precision_of
 from fettle.search.clock import Clock, OutOfTime, Watched
+from fettle.search.executors import Unmanned, opened, workshop_of
 from fettle.search.explanation import explain
 from fettle.search.journal import Journal
 from fettle.search.latency_model import Predicted
@@ -63,7 +63,7 @@ class Search(Study):
         self._base: Trial | None = None
         self.task = workshop.task
         seconds = min(QUICK_SECONDS, setting.seconds)
-        self.quick = Measuring(workshop.store, self.task, setting.batch, seconds, self.progress)
+        self.quick = workshop.measuring(setting.batch, seconds, self.progress)
         workshop.context = replace(workshop.context, progress=Watched(self.progress, self.clock))
         self.foresight = Foresight(workshop, setting.batch)
         self.refused: list[tuple[Candidate, str]] = []
@@ -86,7 +86,9 @@ class Search(Study):
             measuring.progress = self.workshop.context.progress  # which looks at the clock
         stopped, interrupted = "nothing was left to try", False
         try:
-            for candidate in self._checked(candidates):
+            given = self._checked(candidates)
+            self.begin(given)
+            for candidate in given:
                 self.attempt(candidate)
             for strategy in strategies():
                 self._pursue(strategy)
@@ -105,6 +107,10 @@ class Search(Study):
         result |= {"search": told, "interrupted": interrupted}
         return seal(self, findings, result)
 
+    def begin(self, candidates: Iterable[Candidate]) -> None:
+        """Say which candidates will be attempted, so that a crew can make them meanwhile."""
+        self.workshop.begin(c.recipe for c in candidates if self.wish.allows(c.recipe))
+
     def attempt(self, candidate: Candidate) -> list[Trial]:
         """Make, time and score a candidate on every runtime of the target; return its trials.
 
@@ -121,7 +127,7 @@ class Search(Study):
         try:
             self.workshop.check(candidate.recipe)
             made = self._trials_of(candidate)
-        except (OutOfTime, StorageError):
+        except (OutOfTime, StorageError, Unmanned):
             raise
         except Exception as error:  # whatever a plug-in raises costs its candidate, not the search
             self._refuse(candidate, said(error))
@@ -150,7 +156,7 @@ class Search(Study):
             trial = Trial("", recipe.on(pattern.runtime), pattern.runtime, made.key, made.path,
                           precision_of(made.path, pattern.runtime), made.stages)  # fmt: skip
             self.measuring.open(trial, general(pattern.lowering))
-        except (OutOfTime, StorageError):
+        except (OutOfTime, StorageError, Unmanned):
             raise
         except Exception as error:  # as in `attempt`
             self._refuse(Candidate(recipe), said(error))
@@ -379,14 +385,15 @@ def optimize(  # noqa: PLR0913 - the verb's own options, by name
     wish = wish or Wish()
     check_wish(wish)
     check_data(task)
-    with sole_worker(out):
+    context = context or Context()
+    with sole_worker(out), opened(setting, context.progress) as crew:
         journal = Journal(out / "journal.jsonl")
         check_folder(out, journal, source, setting)
         journal.write("start", command=setting.command, model=source.spec, data=setting.data)
-        taught_by = teacher or (
-            None if source.is_onnx else source
-        )  # else students teach themselves
-        workshop = Workshop(source, task, Store(out, journal), context or Context(), taught_by)
+        # without a teacher, students learn from the model that they are made of
+        taught_by = teacher or (None if source.is_onnx else source)
+        store = Store(out, journal)
+        workshop = workshop_of(crew, setting, source, task, store, context, taught_by)
         check_teachers(workshop)
         search = Search(workshop, setting, out, wish)
         with board(search.progress, lambda: drawn(standing(search))):

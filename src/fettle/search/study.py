@@ -18,12 +18,14 @@ from fettle.core.shelf import RUNTIMES
 from fettle.core.verdict import Budget, Verdict
 from fettle.measure.noninferiority import drop_of, verdict_of
 from fettle.runtimes import Runtime
-from fettle.search._measuring import Measuring
+from fettle.search._guessing import only_guesses
 from fettle.search._original import judged_task
 from fettle.search._result import Findings, metric_of, result_of
 from fettle.search._sealing import seal
 from fettle.search._trial import Trial, name_of, precision_of
+from fettle.search.executors import Executor
 from fettle.search.workshop import Workshop
+from fettle.tasks import AUTO
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,9 @@ class Setting:
 
     `target` names the runtimes; `batch` and `threads` are what the artifact will be served with;
     `seconds` is how long all trials together are timed; `only_given` says that the winner must be
-    one of the given recipes, not the model left alone; `command` and `data` are for the record.
+    one of the given recipes, not the model left alone; `command` is for the record;
+    `data` and `kind` name the task where nodes load it for themselves, for an `executor` other than
+    this process.
     """
 
     budget: Budget = field(default_factory=Budget)
@@ -51,6 +55,8 @@ class Setting:
     only_given: bool = False
     command: str = ""
     data: str = ""
+    kind: str = AUTO
+    executor: Executor | None = None
 
 
 class Study:
@@ -61,9 +67,7 @@ class Study:
         budget = replace(setting.budget, metric=workshop.task.metric)
         self.workshop, self.setting, self.out = workshop, replace(setting, budget=budget), out
         self.progress = workshop.context.progress
-        self.measuring = Measuring(
-            workshop.store, workshop.task, setting.batch, setting.seconds, self.progress
-        )
+        self.measuring = workshop.measuring(setting.batch, setting.seconds, self.progress)
 
     def run(self, candidates: Sequence[Candidate]) -> dict[str, Any]:
         """Try all candidates and return the result, as `fettle optimize --json` prints it.
@@ -121,6 +125,7 @@ class Study:
             _refuse_all(plain)
 
     def _trials(self, candidates: Sequence[Candidate]) -> list[Trial]:
+        self.workshop.begin(candidate.recipe for candidate in candidates)
         trials = [] if self.workshop.source.is_onnx else [self._torch_trial()]
         for candidate in candidates:
             trials += self._trials_of(candidate)
@@ -178,6 +183,13 @@ class Study:
                 trial.row["metric"] = metric_of(scores, "select")
                 trial.row["drop"] = drop_of(reference, scores, confidence).to_json()
                 bar.step(f"{trial.name} @ {trial.runtime}")
+        if base in trials:
+            self._doubt(base)
+
+    def _doubt(self, base: Trial) -> None:
+        doubt = only_guesses(self.workshop.task, base.row["metric"])
+        if doubt is not None:
+            self.progress.say(doubt)
 
     def _eligible(self, trials: Sequence[Trial], given: Sequence[Candidate]) -> list[Trial]:
         """Return the trials that may win.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from fettle.core.errors import ModelError
 from fettle.core.hashing import file_sha256, fingerprint
 from fettle.core.machine import versions
 from fettle.core.plugin import Plugin
+from fettle.core.progress import Reporter
 from fettle.core.recipe import Recipe
 from fettle.search._store import Stage, Store
 from fettle.tasks import Task
@@ -27,6 +28,7 @@ from fettle.tasks import Task
 if TYPE_CHECKING:
     from torch import nn
 
+    from fettle.search._measuring import Measuring
     from fettle.train import FitPlan
 
 _WORKING = (
@@ -44,6 +46,11 @@ class Source:
     plan: FitPlan | None = None
 
     @property
+    def title(self) -> str:
+        """What people and records call it."""
+        return self.spec
+
+    @property
     def is_onnx(self) -> bool:
         """Whether this is an ONNX file, which techniques on torch modules can't work on."""
         return self.spec.endswith(".onnx")
@@ -52,7 +59,7 @@ class Source:
         """Return what distinguishes this source: names, and the contents of its files."""
         return {
             "spec": self.spec,
-            "files": [file_sha256(path) for path in self._files() if path.is_file()],
+            "files": [file_sha256(path) for path in self.files() if path.is_file()],
             "plan": self.plan.values() if self.plan else None,
         }
 
@@ -71,7 +78,7 @@ class Source:
             )
         models.check_onnx(self.spec)
 
-    def _files(self) -> list[Path]:
+    def files(self) -> list[Path]:
         """Return the files that the model is made of, in a fixed order."""
         if self.is_onnx:
             return models.onnx_files(self.spec)
@@ -112,6 +119,7 @@ class Workshop:
         self._asked = task.signature  # the task may learn more of the model later on
         self.teachers = (teacher,) if isinstance(teacher, Source) else tuple(teacher or ())
         self._teacher: nn.Module | None = None
+        self.answers: dict[str, str] = {}  # of the original by split, as keys in the store
         self._versions = {k: v for k, v in versions().items() if k in _WORKING}
 
     def check(self, recipe: Recipe) -> None:
@@ -133,6 +141,15 @@ class Workshop:
                     f"`{following.name()}` can't follow `{step.name()}`, which converts the model"
                     " for good: put it before, quantization comes last"
                 )
+
+    def begin(self, recipes: Iterable[Recipe]) -> None:
+        """Say what will be asked for, so that others may begin with it: here there are none."""
+
+    def measuring(self, batch: int, seconds: float, progress: Reporter) -> Measuring:
+        """Return what measures the trials of this workshop's artifacts."""
+        from fettle.search._measuring import Measuring
+
+        return Measuring(self.store, self.task, batch, seconds, progress)
 
     def make(self, recipe: Recipe) -> Made:
         """Return the ONNX artifact of a recipe.
@@ -218,10 +235,10 @@ class Workshop:
 
     def _found(self, techniques: tuple[Plugin, ...]) -> list[Stage]:
         """Return the records of stages that are in the store, from the source on."""
-        wanted = [(self._source_key(self.source), f"train({self.source.spec})")]
+        wanted = [(self._source_key(self.source), f"train({self.source.title})")]
         for end, technique in enumerate(techniques, start=1):
             teachers = self._teachers_of(technique)
-            wanted.extend((self._source_key(t), f"train({t.spec})") for t in teachers)
+            wanted.extend((self._source_key(t), f"train({t.title})") for t in teachers)
             wanted.append((self.key(techniques[:end]), str(technique)))
         stages = [self.store.find(key, name) for key, name in wanted]
         return [stage for stage in stages if stage is not None]
@@ -283,7 +300,7 @@ class Workshop:
         def work(folder: Path) -> None:
             from fettle.train import fit
 
-            self.context.progress.say(f"train {source.spec}")
+            self.context.progress.say(f"train {source.title}")
             module = load()
             fit(
                 module,
@@ -293,7 +310,7 @@ class Workshop:
             )
             models.save(module, folder / "model")
 
-        folder, stage = self.store.make(key, f"train({source.spec})", work)
+        folder, stage = self.store.make(key, f"train({source.title})", work)
         return _open(folder / "model"), [stage]
 
     def _source_key(self, source: Source) -> str:

@@ -51,6 +51,8 @@ class Dispatch:
                 arrived += self._again(job, lost)
             except Exception as error:  # the job's own, for whoever asked for it
                 arrived.append((job, error))
+        for job, _ in arrived:
+            self._begun.pop(job.key, None)
         return arrived
 
     def drop(self) -> None:
@@ -63,7 +65,6 @@ class Dispatch:
     def _again(self, job: Job, lost: Lost) -> list[Arrived]:
         begun, most = self._begun[job.key], self.crew.tries
         if begun >= most:
-            del self._begun[job.key]
             why = f"`{job.name}` was lost {begun} times, the last time because {lost}"
             return [(job, CheckFailed(f"{why}; see that the nodes have memory enough for it"))]
         self.say(f"  {lost}: `{job.name}` begins again, try {begun + 1} of {most}")

@@ -7,12 +7,14 @@ not to be had otherwise; what it makes comes back as a parcel too. No object of 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fettle.core.errors import CheckFailed
 
+RECORD = "stage.json"  # of a stage: its name and how long it took
+ARRAYS = "arrays.npz"  # what a session is given, and what it gives
 Parcel = dict[str, bytes]  # by a path relative to its folder, parts joined by `/`
 Order = dict[str, Any]  # JSON
 
@@ -43,6 +45,7 @@ class Job:
         order: what is to be done, as JSON: `fettle.search.executors._node` reads it.
         needs: what it reads of the driver's files.
         measures: whether this has to be done on a node of the target, with the node to itself.
+        files: what goes along that lies in no folder.
     """
 
     key: str
@@ -50,6 +53,7 @@ class Job:
     order: Order
     needs: tuple[Need, ...] = ()
     measures: bool = False
+    files: Parcel = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
