@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from fettle.core.errors import InputError
 from fettle.monitor._packing import unpack
@@ -17,6 +17,24 @@ _AT_ONCE = 20_000
 _FEW = 32  # with their arrays
 _FIRST, _LAST = -(2**63), 2**63 - 1
 _ROW = tuple(name for name in COLUMNS if name != "origin")
+
+
+_FAILURES = """
+SELECT origin, substr(error, 1, 200) AS told, count(*), min(time), max(time), id
+FROM predictions WHERE origin IN (SELECT origin FROM origins WHERE status != 'ok')
+GROUP BY origin, told ORDER BY count(*) DESC, min(time) LIMIT ?
+"""
+
+
+class Failure(NamedTuple):
+    """Failures of one origin that read alike: how many, from when to when, and one's id."""
+
+    origin: Origin
+    error: str
+    n: int
+    first: int
+    last: int
+    id: str
 
 
 class LogFile:
@@ -60,6 +78,12 @@ class LogFile:
     def labels(self) -> int:
         """How many labels it holds, of predictions or still without."""
         return int(self._ask("SELECT count(*) FROM labels")[0][0])
+
+    def failures(self, most: int = 1000) -> list[Failure]:
+        """Return what failed, the most frequent first, at most so many kinds."""
+        found = self._ask(_FAILURES, most)
+        known = self._known(row[0] for row in found)
+        return [Failure(known[number], *values) for number, *values in found]
 
     def rows(
         self, since: int = _FIRST, until: int = _LAST, examples: bool = False
