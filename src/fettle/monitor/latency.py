@@ -68,7 +68,8 @@ class Cell:
     @property
     def waiting(self) -> float | None:
         """The share of their time that answered requests waited; None where that isn't known."""
-        return self.queue.total / self.total.total if self.total.total else None
+        known = self.queue.n and self.total.total
+        return self.queue.total / self.total.total if known else None
 
     def to_json(self, seconds: float | None = None) -> dict[str, Any]:
         """Return the JSON form; `seconds` is the window's length."""
