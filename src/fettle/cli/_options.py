@@ -70,6 +70,17 @@ def add_study(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=at_least(0), default=0, help="0: all there are")
 
 
+def add_executor(parser: argparse.ArgumentParser) -> None:
+    """Add `--executor`."""
+    parser.add_argument(
+        "--executor",
+        default="local",
+        metavar="E",
+        help="who does the stages: local, this process; ray or ray://HOST:PORT, a cluster, where"
+        " the nodes with the resource `target` measure; or with knobs, 'ray(tag=\"orin\")'",
+    )
+
+
 def add_teachers(parser: argparse.ArgumentParser) -> None:
     """Add `--teacher` and `--teacher-weights`."""
     parser.add_argument(

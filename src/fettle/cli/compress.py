@@ -8,6 +8,7 @@ from pathlib import Path
 from fettle import report
 from fettle.cli._options import (
     add_data,
+    add_executor,
     add_model,
     add_seconds,
     add_study,
@@ -36,6 +37,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
     add_teachers(parser)
     add_study(parser)
+    add_executor(parser)
     add_seconds(parser, 20.0, "all artifacts together are timed")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
 
@@ -47,6 +49,7 @@ def run(args: argparse.Namespace) -> Outcome:
     from fettle.core.recipe import Recipe
     from fettle.core.verdict import Budget
     from fettle.search.compress import compress
+    from fettle.search.executors import executor
     from fettle.search.study import Setting
     from fettle.search.workshop import Source
 
@@ -66,6 +69,8 @@ def run(args: argparse.Namespace) -> Outcome:
         only_given=True,
         command=command_line(),
         data=args.data,
+        kind=args.task,
+        executor=executor(args.executor),
     )
     out = check_out(args.out)
     task = tasks.load(args.data, seed=args.seed, task=args.task)

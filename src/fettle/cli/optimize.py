@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fettle import report
 from fettle.cli._options import (
     add_data,
+    add_executor,
     add_model,
     add_seconds,
     add_study,
@@ -46,6 +47,7 @@ def options(parser: argparse.ArgumentParser) -> None:
             help=f"{what}: prune, distill, quantize, graph, or names such as quantize.aware",
         )  # fmt: skip
     add_teachers(parser)
+    add_executor(parser)
     add_seconds(parser, 20.0, "the finalists together are timed")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument(
@@ -83,7 +85,8 @@ def _asked(args: argparse.Namespace) -> Asked:
     from fettle.search.asked import asked
 
     named = ("weights", "task", "target", "max_drop", "confidence", "batch", "threads",
-             "time_limit", "objective", "only", "skip", "seconds", "seed", "out")  # fmt: skip
+             "time_limit", "objective", "only", "skip", "seconds", "seed", "executor",
+             "out")  # fmt: skip
     return asked(
         args.model,
         args.data,

@@ -34,6 +34,7 @@ INSTALL = {
     "PIL": "pip install 'fettle[vision]'",
     "openvino": "pip install 'fettle[openvino]'",
     "optuna": "pip install 'fettle[search]'",
+    "ray": "pip install 'fettle[ray]'",
     "tensorrt": "pip install 'fettle[tensorrt]'",
     **dict.fromkeys(
         ("uvicorn", "httptools", "orjson", "grpc", "prometheus_client"),

@@ -25,6 +25,7 @@ from fettle.core.progress import Reporter, Silent
 from fettle.core.targets import targets
 from fettle.core.verdict import Budget
 from fettle.search import optimize as driver
+from fettle.search.executors import executor as _executor
 from fettle.search.optimize import Wish
 from fettle.search.study import Setting
 from fettle.search.workshop import Source
@@ -132,6 +133,7 @@ def asked(  # noqa: PLR0913 - the verb's own options, by name
     teacher_weights: Sequence[str | Path | None] = (),
     seconds: float = 20.0,
     seed: int = 0,
+    executor: str = "local",
     out: str | Path = OUT,
     progress: Reporter | None = None,
     command: str = "",
@@ -149,6 +151,8 @@ def asked(  # noqa: PLR0913 - the verb's own options, by name
         seconds=seconds,
         command=command,
         data=data if isinstance(data, str) else "",
+        kind=task,
+        executor=_executor(executor),
     )
     limit = None if time_limit is None else seconds_of(time_limit)
     wish = Wish(limit, objective, _names(only), _names(skip))
@@ -177,7 +181,8 @@ def optimize(model: Model, data: Task | str, **options: Any) -> Optimized:
         **options: the command line's, by the same names and with the same defaults: `weights`,
             `task`, `target`, `max_drop`, `confidence`, `batch`, `threads`, `time_limit` (`"20m"`,
             or seconds), `objective`, `only`, `skip`, `teacher`, `teacher_weights`, `seconds`,
-            `seed`, `out`; and `progress`, a reporter such as `fettle.core.progress.Lines()`.
+            `seed`, `executor`, `out`; and `progress`, a reporter such as
+            `fettle.core.progress.Lines()`.
 
     Returns:
         The result, its verdict, its frontier, and the best artifact as a bundle.

@@ -37,6 +37,11 @@ _WORKING = (
 )
 
 
+def libraries() -> dict[str, str]:
+    """Return the versions of whatever makes the artifacts: a part of every stage's key."""
+    return {name: found for name, found in versions().items() if name in _WORKING}
+
+
 @dataclass(frozen=True)
 class Source:
     """Where a model comes from: its name, its weights, and how to train it if it has none."""
@@ -120,7 +125,7 @@ class Workshop:
         self.teachers = (teacher,) if isinstance(teacher, Source) else tuple(teacher or ())
         self._teacher: nn.Module | None = None
         self.answers: dict[str, str] = {}  # of the original by split, as keys in the store
-        self._versions = {k: v for k, v in versions().items() if k in _WORKING}
+        self._versions = libraries()
 
     def check(self, recipe: Recipe) -> None:
         """Refuse a recipe that can't work on this source, before any of it is begun.
