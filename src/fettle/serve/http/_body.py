@@ -1,0 +1,148 @@
+"""Reading a request's body: in time, no larger than allowed, and decompressed no further than that.
+
+A compressed body may be a thousand times its size once it is unpacked, so that what comes out is
+counted, not what came in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fettle.serve.errors import BadRequest, Busy, TooLarge, TooSlow, Unsupported
+from fettle.serve.http._exchange import Call
+from fettle.serve.settings import Limits
+
+_WINDOWS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}  # zlib's `wbits`
+_LINGER_S = 1.0
+_LINGER_BYTES = 256 << 20
+_SEVERAL = 2  # requests that a body of the largest size must leave room for
+
+
+class HungUp(Exception):
+    """The caller left before its request was complete: nobody waits for a reply."""
+
+
+class Bodies:
+    """Reads bodies, and knows how much memory all of them take."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._room = max(limits.bodies_bytes, _SEVERAL * limits.body_bytes)
+        self.held = 0
+
+    @contextmanager
+    def holding(self) -> Iterator[_Held]:
+        """Count what is read within as held until the end of the block."""
+        held = _Held(self)
+        try:
+            yield held
+        finally:
+            self.held -= held.size
+
+    async def read(self, call: Call, held: _Held) -> bytes:
+        """Return the body, unpacked.
+
+        Raises:
+            BadRequest: its length is no number, or it isn't what its encoding says.
+            Unsupported: an encoding that isn't read here.
+            TooLarge, TooSlow: past a limit.
+            Busy: the bodies of all requests are.
+            HungUp: the caller left.
+        """
+        encoding = (call.single(b"content-encoding") or b"identity").strip().lower()
+        if encoding != b"identity" and encoding not in _WINDOWS:
+            raise Unsupported(
+                "the content encoding gzip, deflate or identity was expected, got"
+                f" '{encoding[:40].decode('ascii', 'backslashreplace')}'"
+            )
+        self._refuse_large(call.number(b"content-length") or 0)
+        packed = await self._received(call, held) if call.unread else b""
+        if encoding == b"identity":
+            return packed
+        return self._unpacked(packed, _WINDOWS[encoding], held)
+
+    async def _received(self, call: Call, held: _Held) -> bytes:
+        parts: list[bytes] = []
+        try:
+            async with asyncio.timeout(self._limits.body_seconds):
+                while call.unread:
+                    part = await _next(call)
+                    self._refuse_large(call.taken)
+                    held.add(len(part))
+                    parts.append(part)
+        except TimeoutError:
+            raise TooSlow(
+                f"the body was expected within {self._limits.body_seconds:g} s, got"
+                f" {call.taken} bytes of it"
+            ) from None
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _unpacked(self, packed: bytes, window: int, held: _Held) -> bytes:
+        most = self._limits.body_bytes
+        unpacker = zlib.decompressobj(window)
+        try:
+            body = unpacker.decompress(packed, most + 1)
+        except zlib.error as error:
+            raise BadRequest(
+                f"a body of the encoding it names was expected, got another: {error}"
+            ) from None
+        self._refuse_large(len(body))
+        held.add(len(body))
+        if not unpacker.eof or unpacker.unused_data:
+            raise BadRequest("one complete compressed body was expected, got a part, or more")
+        return body
+
+    def _refuse_large(self, size: int) -> None:
+        if size > self._limits.body_bytes:
+            raise TooLarge(
+                f"a body of at most {self._limits.body_bytes} bytes was expected, got more"
+                f" ({size}): send several requests, or raise --body-bytes"
+            )
+
+    def take(self, size: int) -> None:
+        """Count `size` bytes more, or raise Busy."""
+        if self.held + size > self._room:
+            raise Busy("the bodies of the requests under way fill the memory that is set apart")
+        self.held += size
+
+
+class _Held:
+    """What one request holds."""
+
+    __slots__ = ("_bodies", "size")
+
+    def __init__(self, bodies: Bodies) -> None:
+        self._bodies, self.size = bodies, 0
+
+    def add(self, size: int) -> None:
+        self._bodies.take(size)
+        self.size += size
+
+
+async def discard(call: Call) -> None:
+    """Throw away what still comes of the body, for a while.
+
+    A caller reads its answer only when it has sent all; closed on at once, it would lose it.
+    """
+    if call.headers.get(b"expect"):
+        return  # it was never told to send
+    before = call.taken
+    try:
+        async with asyncio.timeout(_LINGER_S):
+            while call.unread and call.taken - before < _LINGER_BYTES:
+                await _next(call)
+    except (TimeoutError, HungUp):
+        return
+
+
+async def _next(call: Call) -> bytes:
+    message = await call.receive()
+    if message["type"] == "http.disconnect":
+        raise HungUp
+    part: bytes = message.get("body", b"")
+    call.unread = bool(message.get("more_body", False))
+    call.taken += len(part)
+    return part
