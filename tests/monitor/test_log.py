@@ -9,7 +9,9 @@ import pytest
 
 from fettle.core.errors import DataError, InputError, KnobError, StorageError
 from fettle.monitor import _schema, _writer
-from fettle.monitor.log import LogSettings, PredictionLog, open_log, sampled
+from fettle.monitor._preparing import sampled
+from fettle.monitor.answered import Answered, predictions
+from fettle.monitor.log import LogSettings, PredictionLog, open_log
 
 
 def rows_in(path, statement="SELECT * FROM log ORDER BY row"):
@@ -100,6 +102,53 @@ def test_a_sample_keeps_its_arrays_and_a_shadow_the_same_ones(path, make):
     assert 70 <= len(by_route["primary"]) <= 130  # 100, and 3.5 standard deviations around
     np.testing.assert_array_equal(kept[0].inputs["x"], inputs["x"])
     np.testing.assert_array_equal(kept[0].outputs["y"], outputs["y"])
+
+
+def answered(at, **changes):
+    """What a service saw: the `at`-th request, to a classifier."""
+    plain = Answered(
+        f"r{at}", 4_102_444_800 * 10**9 + at, "m", "1", "ab", "only", "", "rest", (3e-5, 2e-4, 4),
+        4e-4, {"x": np.full((1, 4), at)}, {"y": np.eye(3)[at % 3][None]},
+    )  # fmt: skip
+    return plain._replace(**changes)
+
+
+def test_what_is_told_is_logged_as_if_it_was_seen(path, tmp_path):
+    told = [answered(at) for at in range(600)]
+    told[5] = answered(5, outputs=None, error=OSError("broken"))
+    with PredictionLog(path, LogSettings(sample=0.1)) as log:
+        for seen in told:
+            log.tell(seen)
+    other = tmp_path / "other.db"
+    with PredictionLog(other, LogSettings(sample=0.1)) as log:
+        for seen, row in zip(told, predictions(told), strict=True):
+            log.seen(row, seen.inputs, seen.outputs)
+    assert rows_in(path) == rows_in(other)
+    with open_log(path) as one, open_log(other) as two:
+        kept, same = list(one.rows(examples=True)), list(two.rows(examples=True))
+    assert kept == same
+    assert 30 <= len(kept) <= 90
+    for row in kept:
+        assert (row.inputs["x"] == int(row.id[1:])).all()
+
+
+def test_what_is_told_is_bounded_too(path, monkeypatch):
+    monkeypatch.setattr("fettle.monitor.log._MOST_BYTES", 10_000)
+    gate = threading.Event()
+    write = _writer.Store.write
+    monkeypatch.setattr(_writer.Store, "write", lambda *given: gate.wait(10) and write(*given))
+    with PredictionLog(path, LogSettings(sample=1), most=300) as log:
+        for at in range(1000):
+            log.tell(answered(at))
+        assert log.dropped >= 400
+        gate.set()
+        assert log.flush()
+        assert log.counts.lost["queue"] == log.dropped == 1000 - len(rows_in(path))
+        assert log.counts.lost["examples"] > 0
+    with open_log(path) as read:
+        examples = list(read.rows(examples=True))
+    assert len(examples) == 1000 - log.counts.lost["queue"] - log.counts.lost["examples"]
+    assert {row["top"] for row in rows_in(path)} == {0, 1, 2}
 
 
 def test_a_sample_has_the_share_that_was_asked_for():

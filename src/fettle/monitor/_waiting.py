@@ -8,7 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from fettle.core.arrays import Arrays
+from fettle.monitor.answered import Answered
 from fettle.monitor.prediction import Label, Prediction
+
+_SMALL = 1 << 16  # bytes of outputs, of which a class may be wanted
 
 
 class Given(NamedTuple):
@@ -21,14 +25,18 @@ class Given(NamedTuple):
 
 @dataclass(frozen=True)
 class Load:
-    """What is written at once; `lost` counts what can't be, by kind."""
+    """What is written at once; `lost` counts what can't be, by kind.
 
+    Of what was `answered`, predictions are still to be made.
+    """
+
+    answered: list[Answered] = field(default_factory=list)
     predictions: list[Prediction] = field(default_factory=list)
     labels: list[Given] = field(default_factory=list)
     lost: Mapping[str, int] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.predictions or self.labels or self.lost)
+        return bool(self.answered or self.predictions or self.labels or self.lost)
 
 
 class Waiting:
@@ -43,6 +51,7 @@ class Waiting:
     def __init__(self, most: int, most_bytes: int) -> None:
         self._most, self._most_bytes = most, most_bytes
         self._lock = threading.Lock()
+        self._answered: list[Answered] = []
         self._predictions: list[Prediction] = []
         self._labels: list[Given] = []
         self._bytes = 0
@@ -52,15 +61,30 @@ class Waiting:
 
     def put(self, prediction: Prediction) -> bool:
         """Take a row, or count it as lost."""
-        size = _nbytes(prediction) if prediction.inputs is not None else 0
+        size = nbytes(prediction.inputs, prediction.outputs) if prediction.inputs else 0
         with self._lock:
-            if len(self._predictions) >= self._most:
+            if self._full:
                 return self._lose("queue")
             if size and self._bytes + size > self._most_bytes:
                 self._lose("examples")
                 prediction, size = replace(prediction, inputs=None, outputs=None), 0
             self._bytes += size
             self._predictions.append(prediction)
+            self.taken += 1
+        return True
+
+    def put_answered(self, seen: Answered, with_arrays: bool) -> bool:
+        """Take what was seen, or count it as lost; `with_arrays` if they are to be kept."""
+        size = nbytes(seen.inputs, seen.outputs)
+        with self._lock:
+            if self._full:
+                return self._lose("queue")
+            if self._bytes + size > self._most_bytes:
+                if with_arrays:
+                    self._lose("examples")
+                seen, size = _without_arrays(seen), 0
+            self._bytes += size
+            self._answered.append(seen)
             self.taken += 1
         return True
 
@@ -76,10 +100,14 @@ class Waiting:
     def take(self) -> Load:
         """Return all that waits, and what was lost since the last time."""
         with self._lock:
-            load = Load(self._predictions, self._labels, self._new)
-            self._predictions, self._labels, self._new = [], [], Counter()
-            self._bytes = 0
+            load = Load(self._answered, self._predictions, self._labels, self._new)
+            self._answered, self._predictions, self._labels = [], [], []
+            self._new, self._bytes = Counter(), 0
         return load
+
+    @property
+    def _full(self) -> bool:
+        return len(self._answered) + len(self._predictions) >= self._most
 
     def _lose(self, kind: str) -> bool:
         self.lost[kind] += 1
@@ -87,6 +115,16 @@ class Waiting:
         return False
 
 
-def _nbytes(prediction: Prediction) -> int:
-    arrays = (*(prediction.inputs or {}).values(), *(prediction.outputs or {}).values())
-    return sum(array.nbytes for array in arrays)
+def nbytes(inputs: Arrays | None, outputs: Arrays | None) -> int:
+    """Return what arrays hold in memory; written out, for it is asked of each request."""
+    size = 0
+    for arrays in (inputs, outputs):
+        if arrays:
+            for array in arrays.values():
+                size += array.nbytes
+    return size
+
+
+def _without_arrays(seen: Answered) -> Answered:
+    small = nbytes(None, seen.outputs) <= _SMALL
+    return seen._replace(inputs={}, outputs=seen.outputs if small else None)

@@ -10,14 +10,16 @@ import sqlite3
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from fettle.core.errors import FettleError
-from fettle.monitor._redaction import Redact, Withheld
 from fettle.monitor._schema import refusals
 from fettle.monitor._store import Store
 from fettle.monitor._waiting import Load, Waiting
-from fettle.monitor.prediction import Prediction
+
+Prepare = Callable[[Load], tuple[Load, Counter[str]]]
+"""Makes rows of what waits; returns what is to be written, and how many are withheld, by kind."""
 
 PAUSE_S = 0.2
 _LONGEST_S = 5.0
@@ -39,9 +41,9 @@ class Writer:
     """
 
     def __init__(
-        self, path: Path, waiting: Waiting, redact: Redact, most: int, days: float
+        self, path: Path, waiting: Waiting, prepare: Prepare, most: int, days: float
     ) -> None:
-        self._path, self._waiting, self._redact = path, waiting, redact
+        self._path, self._waiting, self._prepare = path, waiting, prepare
         self._most, self._days = most, days
         with refusals(path):
             self._store: Store | None = Store(path)
@@ -96,7 +98,7 @@ class Writer:
             self._store.close()
 
     def _round(self) -> None:
-        load = self._held = self._held or self._redacted(self._waiting.take())
+        load = self._held = self._held or self._prepared(self._waiting.take())
         try:
             self._write(load)
         except (sqlite3.Error, FettleError, OSError) as error:
@@ -137,13 +139,7 @@ class Writer:
         if store is not None:
             store.close()
 
-    def _redacted(self, load: Load) -> Load:
-        kept: list[Prediction] = []
-        lost: Counter[str] = Counter()
-        for prediction in load.predictions:
-            try:
-                kept.append(self._redact(prediction))
-            except Withheld as withheld:
-                lost[withheld.kind] += 1
-        self.lost += lost
-        return Load(kept, load.labels, lost + Counter(load.lost))
+    def _prepared(self, load: Load) -> Load:
+        ready, withheld = self._prepare(load)
+        self.lost += withheld
+        return ready

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import math
 import time
-import zlib
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Protocol, Self
@@ -26,10 +26,12 @@ from typing import Annotated, Protocol, Self
 from fettle.core.arrays import Arrays
 from fettle.core.errors import InputError
 from fettle.core.knobs import Range, Text, knobs_of
+from fettle.monitor._preparing import prepared, sampled
 from fettle.monitor._reading import LogFile, open_log
 from fettle.monitor._redaction import redactor
 from fettle.monitor._waiting import Given, Waiting
 from fettle.monitor._writer import Writer
+from fettle.monitor.answered import Answered
 from fettle.monitor.prediction import Label, Prediction
 
 __all__ = ["Counts", "Keeping", "LogFile", "LogSettings", "PredictionLog", "open_log"]
@@ -125,14 +127,21 @@ class PredictionLog:
         self._writer = Writer(
             self.path,
             self._waiting,
-            redactor(keeping.redact),
+            partial(prepared, sample=keeping.sample, redact=redactor(keeping.redact)),
             keeping.retention_rows,
             keeping.retention_days,
         )
 
+    def tell(self, seen: Answered) -> None:
+        """Log what a service saw; the rows are made by the thread that writes them.
+
+        This is the quickest way into the log: it needs no channel of the service's.
+        """
+        self._waiting.put_answered(seen, self._chosen(seen.id))
+
     def seen(self, prediction: Prediction, inputs: Arrays, outputs: Arrays | None) -> None:
         """Log a prediction; with its arrays, if its id is one of the sample."""
-        if self._sample and sampled(prediction.id, self._sample):
+        if self._chosen(prediction.id):
             prediction = replace(prediction, inputs=inputs, outputs=outputs)
         self.add(prediction)
 
@@ -171,6 +180,16 @@ class PredictionLog:
         kinds = {kind: count for kind, count in (lost + self._waiting.lost).items() if count}
         return Counts(taken, written, waiting, kinds, self._writer.trouble)
 
+    @property
+    def dropped(self) -> int:
+        """How many predictions it was too slow for."""
+        return self._waiting.lost["queue"]
+
+    @property
+    def failed(self) -> int:
+        """How many rows and labels are nothing that can be stored."""
+        return self._writer.lost["unfit"]
+
     def flush(self, seconds: float = _CLOSING_S) -> bool:
         """Write what waits, at most for so long; return whether all is written."""
         return self._writer.flush(seconds)
@@ -178,6 +197,9 @@ class PredictionLog:
     def close(self, seconds: float = _CLOSING_S) -> bool:
         """Write what waits, at most for so long, and end; return whether all was written."""
         return self._writer.close(seconds)
+
+    def _chosen(self, request: str) -> bool:
+        return bool(self._sample) and sampled(request, self._sample)
 
     def __enter__(self) -> Self:
         return self
@@ -189,11 +211,6 @@ class PredictionLog:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def sampled(request: str, share: float) -> bool:
-    """Say whether a request is one of a sample: for all its rows alike, a shadow's too."""
-    return zlib.crc32(request.encode("utf-8", "replace")) < share * 2**32
 
 
 def _checked(value: Label) -> Label:
