@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from fettle.core.errors import InputError
+from fettle.core.errors import InputError, RecipeError
 from fettle.core.progress import Reporter
 from fettle.core.shelf import Shelf
 from fettle.search.executors._executor import Crew, Executor, Unmanned
@@ -43,18 +43,15 @@ def executor(text: str) -> Executor:
     Raises:
         UnknownName: there is no such executor.
         KnobError: a knob that it doesn't have, or out of bounds.
-        RecipeError: what stands in parentheses doesn't parse.
-        InputError: an address for one that has none.
+        InputError: it doesn't parse, or gives an address to one that has none.
 
     Example:
         >>> str(executor("ray://10.0.0.5:6379"))
         "ray(address='10.0.0.5:6379')"
     """
-    from fettle.core.recipe import parse_call
-
     name, scheme, address = text.strip().partition("://")
     if not scheme:
-        return _sound(parse_call(text, EXECUTORS.make))
+        return _sound(_called(text))
     if "address" not in [knob.name for knob in EXECUTORS.load(name).knobs()]:
         raise InputError(f"the executor `{name}` has no address, got `{text}`: give `{name}`")
     return _sound(EXECUTORS.make(name, address=address))
@@ -86,6 +83,18 @@ def workshop_of(crew: Crew | None, setting: Setting, *shop: Any) -> Workshop:
     from fettle.search.executors._remote import RemoteWorkshop
 
     return RemoteWorkshop(crew, setting.data, setting.kind, *shop)
+
+
+def _called(text: str) -> Any:
+    from fettle.core.recipe import parse_call
+
+    try:
+        return parse_call(text, EXECUTORS.make)
+    except RecipeError:
+        raise InputError(
+            "`executor` expects `local`, `ray`, `ray://HOST:PORT`, or one with its knobs, such as"
+            f" `ray(tag='orin')`, got `{text}`"
+        ) from None
 
 
 def _sound(made: Any) -> Executor:

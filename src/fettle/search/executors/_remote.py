@@ -9,17 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fettle.core.plugin import Plugin
 from fettle.core.progress import Reporter
 from fettle.core.recipe import Recipe
 from fettle.core.shelf import PASSES
+from fettle.search._store import Store
 from fettle.search.clock import OutOfTime, Watched
 from fettle.search.executors._described import DescribedWorkshop
 from fettle.search.executors._dispatch import Arrived, Dispatch
 from fettle.search.executors._executor import Crew
 from fettle.search.executors._job import Done, Job, unpack
+from fettle.search.journal import Journal
 from fettle.search.workshop import Made
 
 if TYPE_CHECKING:
@@ -43,6 +46,7 @@ class RemoteWorkshop(DescribedWorkshop):
         self._expected: list[Recipe] = []
         self._failed: dict[str, Exception] = {}
         self._new: set[str] = set()
+        self._untold = _Untold(self.store.journal.path)
 
     def begin(self, recipes: Iterable[Recipe]) -> None:
         """Ask for the stages of these recipes, as far as there is room."""
@@ -99,8 +103,15 @@ class RemoteWorkshop(DescribedWorkshop):
             Exception: what a stage raised.
         """
         job = self._first_missing(stages)
-        if job is None:
-            return
+        try:
+            if job is not None:
+                self._wait_for(job, stages)
+        finally:
+            for stage in stages:
+                self._untold.tell(stage.key, self.store.journal)
+
+    def _wait_for(self, job: Job | None, stages: Sequence[Job]) -> None:
+        """Have the stages done from `job` on."""
         progress = self.context.progress
         with self._stopping(), progress.bar(stages[-1].name, len(stages)) as bar:
             while job is not None:
@@ -161,7 +172,8 @@ class RemoteWorkshop(DescribedWorkshop):
         if isinstance(outcome, Exception):
             self._failed[job.key] = outcome
             return
-        self.store.make(job.key, job.name, lambda folder: unpack(outcome.files, folder))
+        kept = Store(self.store.root, self._untold)
+        kept.make(job.key, job.name, lambda folder: unpack(outcome.files, folder))
         self._new.add(job.key)
         self._said(job, outcome)
 
@@ -182,10 +194,37 @@ class RemoteWorkshop(DescribedWorkshop):
         except (OutOfTime, KeyboardInterrupt):
             self._expected.clear()
             self.dispatch.drop()
+            self._untold.tell_all(self.store.journal)
             raise
 
     def _say(self, line: str) -> None:
         self.context.progress.say(line)
+
+
+class _Untold(Journal):
+    """Holds what arrived before it was asked for, so that the journal has the order of the search.
+
+    Such a stage is in the store from the first; only its line waits.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._lines: dict[str, dict[str, Any]] = {}
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Hold the line of a stage."""
+        self._lines[fields["key"]] = {"event": event, **fields}
+
+    def tell(self, key: str, journal: Journal) -> None:
+        """Write the line of a stage, if there is one."""
+        line = self._lines.pop(key, None)
+        if line is not None:
+            journal.write(**line)
+
+    def tell_all(self, journal: Journal) -> None:
+        """Write all lines, in the order in which they came."""
+        for key in list(self._lines):
+            self.tell(key, journal)
 
 
 def _look_at_the_clock(progress: Reporter) -> None:

@@ -23,17 +23,19 @@ class Foreign(Exception):
     """An error that isn't fettle's own, raised on a node; its class is named as it was there."""
 
 
-def error_json(error: Exception) -> dict[str, str]:
+def error_json(error: Exception) -> dict[str, Any]:
     """Return an error as data."""
-    return {"kind": type(error).__name__, "message": str(error)}
+    told = {name: value for name, value in vars(error).items() if isinstance(value, str | list)}
+    return {"kind": type(error).__name__, "message": str(error), "told": told}
 
 
-def error_of(found: dict[str, str]) -> Exception:
+def error_of(found: dict[str, Any]) -> Exception:
     """Return an error of the same kind that says the same words."""
     cls = getattr(errors, found["kind"], None)
     if isinstance(cls, type) and issubclass(cls, FettleError):
         made = cls.__new__(cls)
         made.args = (found["message"],)
+        vars(made).update(found["told"])
         return made
     foreign = type(found["kind"], (Foreign,), {})
     error: Exception = foreign(found["message"])
