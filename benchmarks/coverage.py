@@ -185,7 +185,9 @@ def _write(known: dict[tuple[str, str], Found]) -> None:
         "Random weights, batch norms settled on 8 noise images, the model's own image size; static"
         " INT8 calibrated on 8 images, pruning of 30 % without fine-tuning, two steps of QAT."
         " Speeds are one-thread hints (other work ran beside them): INT8 over the same engine's"
-        " FP32, onnxruntime / OpenVINO. *slower* marks a model whose INT8 is slower on both.",
+        " FP32, onnxruntime / OpenVINO. *slower* marks a model whose INT8 is slower on both;"
+        " *noisy* one that any rounding throws about: INT8 moves its outputs by more than half, but"
+        " no farther than NNCF's own INT8 file of the same images does.",
         "", *table(("models", "stage", "works", "share", "goal"), shares), "",
         "## By model", "", *table(("model", "family", *STAGES), rows), "",
         "## What fails, and why", "", *(failures or ["Nothing."]),
@@ -215,6 +217,8 @@ def _cell(found: Found | None) -> str:
     engines = [found["engines"][e] for e in ("onnxruntime", "openvino")]
     speeds = [engine.get("speed") for engine in engines]
     text = " / ".join(_speed(engine) for engine in engines)
+    if any("nncf" in engine for engine in engines):
+        text += " *noisy*"
     return text + (" *slower*" if all(s is None or s < 1 for s in speeds) else "")
 
 
