@@ -6,7 +6,9 @@ import time
 import pytest
 from tests.serve.http.conftest import parsed, received
 
+from fettle.serve.http._body import Bodies
 from fettle.serve.http._exchange import Reply, told
+from fettle.serve.settings import Settings
 
 GET = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 HALF = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\nX-Slow: "
@@ -104,8 +106,28 @@ def test_trailers_are_counted_too_and_never_become_headers(serve, parrot):
     head = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     few = run.talk(head + b"1\r\na\r\n0\r\nAuthorization: me\r\n\r\n", timeout=0.3)
     assert only(few).json == ["host", "transfer-encoding"]
-    response = only(run.talk(head + b"1\r\na\r\n0\r\n" + b"A: b\r\n" * 500))
-    assert response.status == 431
+    with run.connect() as sock:
+        sock.sendall(head + b"1\r\na\r\n0\r\n")
+        time.sleep(0.05)
+        sock.sendall(b"A: b\r\n" * 500)
+        assert only(received(sock)).status == 431
+
+
+def test_a_body_that_never_ends_is_given_up_in_time(serve, parrot):
+    lines, ends = [], []
+
+    class Reading(parrot):
+        async def infer(self, call, name, version):
+            await Bodies(Settings()).read(call, Bodies(Settings()).holding())
+            ends.append("read")
+
+    run = serve(Reading(), lines.append, body_seconds=0.2)
+    head = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n"
+    response = only(run.talk(head + b"half"))
+    assert response.status == 408
+    assert "body was expected within 0.2 s" in response.error
+    wait_for(lambda: [line.status for line in lines] == [408])
+    assert ends == []
 
 
 @pytest.mark.parametrize(

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from fettle.serve.errors import BadRequest, Busy, TooLarge, TooSlow, Unsupported
 from fettle.serve.http._exchange import Call
 from fettle.serve.settings import Limits
 
-_WINDOWS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}  # zlib's `wbits`
+_WINDOWS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15, b"identity": None}  # zlib's `wbits`
 _LINGER_S = 1.0
 _LINGER_BYTES = 256 << 20
 _SEVERAL = 2  # requests that a body of the largest size must leave room for
+
+
+GUARDED = "fettle.guarded"
+"""Key of a scope whose server gives up on slow bodies itself."""
 
 
 class HungUp(Exception):
@@ -33,16 +35,11 @@ class Bodies:
         self._room = max(limits.bodies_bytes, _SEVERAL * limits.body_bytes)
         self.held = 0
 
-    @contextmanager
-    def holding(self) -> Iterator[_Held]:
-        """Count what is read within as held until the end of the block."""
-        held = _Held(self)
-        try:
-            yield held
-        finally:
-            self.held -= held.size
+    def holding(self) -> Held:
+        """Return what counts as held all that is read into it, until the end of its block."""
+        return Held(self)
 
-    async def read(self, call: Call, held: _Held) -> bytes:
+    async def read(self, call: Call, held: Held) -> bytes:
         """Return the body, unpacked.
 
         Raises:
@@ -52,35 +49,34 @@ class Bodies:
             Busy: the bodies of all requests are.
             HungUp: the caller left.
         """
-        encoding = (call.single(b"content-encoding") or b"identity").strip().lower()
-        if encoding != b"identity" and encoding not in _WINDOWS:
-            raise Unsupported(
-                "the content encoding gzip, deflate or identity was expected, got"
-                f" '{encoding[:40].decode('ascii', 'backslashreplace')}'"
-            )
+        encoding = call.single(b"content-encoding")
+        window = _window(encoding) if encoding else None
         self._refuse_large(call.number(b"content-length") or 0)
         packed = await self._received(call, held) if call.unread else b""
-        if encoding == b"identity":
-            return packed
-        return self._unpacked(packed, _WINDOWS[encoding], held)
+        return packed if window is None else self._unpacked(packed, window, held)
 
-    async def _received(self, call: Call, held: _Held) -> bytes:
-        parts: list[bytes] = []
+    async def _received(self, call: Call, held: Held) -> bytes:
+        if GUARDED in call.scope:  # the server has an eye on the time
+            return await self._gathered(call, held)
         try:
             async with asyncio.timeout(self._limits.body_seconds):
-                while call.unread:
-                    part = await _next(call)
-                    self._refuse_large(call.taken)
-                    held.add(len(part))
-                    parts.append(part)
+                return await self._gathered(call, held)
         except TimeoutError:
             raise TooSlow(
                 f"the body was expected within {self._limits.body_seconds:g} s, got"
                 f" {call.taken} bytes of it"
             ) from None
+
+    async def _gathered(self, call: Call, held: Held) -> bytes:
+        parts: list[bytes] = []
+        while call.unread:
+            part = await _next(call)
+            self._refuse_large(call.taken)
+            held.add(len(part))
+            parts.append(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _unpacked(self, packed: bytes, window: int, held: _Held) -> bytes:
+    def _unpacked(self, packed: bytes, window: int, held: Held) -> bytes:
         most = self._limits.body_bytes
         unpacker = zlib.decompressobj(window)
         try:
@@ -109,8 +105,8 @@ class Bodies:
         self.held += size
 
 
-class _Held:
-    """What one request holds."""
+class Held:
+    """What one request holds, until the end of the block that it manages."""
 
     __slots__ = ("_bodies", "size")
 
@@ -118,8 +114,26 @@ class _Held:
         self._bodies, self.size = bodies, 0
 
     def add(self, size: int) -> None:
+        """Count `size` bytes more, or raise Busy."""
         self._bodies.take(size)
         self.size += size
+
+    def __enter__(self) -> Held:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bodies.held -= self.size
+
+
+def _window(encoding: bytes) -> int | None:
+    """Return zlib's `wbits` for an encoding, None for none; or raise Unsupported."""
+    name = encoding.strip().lower()
+    if name not in _WINDOWS:
+        got = name[:40].decode("ascii", "backslashreplace")
+        raise Unsupported(
+            f"the content encoding gzip, deflate or identity was expected, got '{got}'"
+        )
+    return _WINDOWS[name]
 
 
 async def discard(call: Call) -> None:

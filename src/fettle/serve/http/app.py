@@ -32,6 +32,8 @@ from fettle.serve.http.security import Gate
 
 _LOG = logging.getLogger("fettle.serve")
 _HUNG_UP = 499
+REFUSED = "fettle.refused"
+"""Key of a scope under which a server leaves the status with which it answered itself."""
 HANG_UP = "fettle.hang_up"
 """Key of a scope under which the application leaves what ends its work when the caller leaves."""
 
@@ -73,7 +75,7 @@ class App:
             del scope[HANG_UP]
             await respond(call, reply, send)
         if self._access is not None:
-            self._access(_line(call, reply))
+            self._access(_line(call, scope.get(REFUSED, reply.status), len(reply.body)))
 
     async def _reply(self, call: Call) -> Reply:
         try:
@@ -130,15 +132,15 @@ async def _refuse_other(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "lifespan.shutdown.complete"})
 
 
-def _line(call: Call, reply: Reply) -> Access:
+def _line(call: Call, status: int, given: int) -> Access:
     return Access(
         time=time.time(),
         peer=call.peer,
         method=call.method,
         path=call.path,
-        status=reply.status,
+        status=status,
         taken=call.taken,
-        given=len(reply.body),
+        given=given,
         ms=1000 * (time.monotonic() - call.started),
         id=call.id,
     )

@@ -8,7 +8,7 @@ A connection is in one of these phases:
 
 ```
 IDLE ──first byte──► HEADERS ──complete──► BODY ──complete──► WORKING ──answered──► IDLE
- idle_seconds         header_seconds        (the application's)  (the service's)
+ idle_seconds         header_seconds        body_seconds       (the service's)
 ```
 
 beside which `send_seconds` bounds how long an answer may lie unfetched.
@@ -25,8 +25,9 @@ import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from fettle.serve.errors import BadRequest, HeadersTooLarge, NotReady, Refused, TooSlow
+from fettle.serve.http._body import GUARDED
 from fettle.serve.http._exchange import Scope
-from fettle.serve.http.app import HANG_UP
+from fettle.serve.http.app import HANG_UP, REFUSED
 from fettle.serve.settings import Limits
 
 _SLOWEST_LOOK_S = 0.5
@@ -45,6 +46,9 @@ class Phase(enum.IntEnum):
     WORKING = 3
 
 
+_COUNTED = (Phase.HEADERS, Phase.BODY)
+
+
 class Guard:
     """Watches over all connections of a server.
 
@@ -60,7 +64,9 @@ class Guard:
     async def watch(self) -> None:
         """Look at all connections again and again, and close those past a limit."""
         limits = self.limits
-        shortest = min(limits.header_seconds, limits.idle_seconds, limits.send_seconds)
+        shortest = min(
+            limits.header_seconds, limits.body_seconds, limits.idle_seconds, limits.send_seconds
+        )
         every = min(max(shortest / _LOOKS, _FASTEST_LOOK_S), _SLOWEST_LOOK_S)
         while True:
             await asyncio.sleep(every)
@@ -102,7 +108,7 @@ class Connection(HttpToolsProtocol):
         self._guard, self._limits = guard, guard.limits
         self.phase, self.since = Phase.IDLE, time.monotonic()
         self._unfetched: float | None = None  # since when an answer waits to be fetched
-        self._raw = self._size = self._count = 0
+        self._raw = 0  # bytes since the last that became a part of a body
         self._why: Refused | None = None
         self._leaving = False
 
@@ -128,40 +134,42 @@ class Connection(HttpToolsProtocol):
                 hang_up()
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came; headers that never end are counted as they come."""
+        """Parse what came; what never becomes a header or a body is counted as it comes."""
         if self._leaving or self.transport.is_closing():
             return
         if self.phase is Phase.IDLE:
             self._enter(Phase.HEADERS)
             self._raw = 0
-        if self.phase is Phase.HEADERS:
-            self._raw += len(data)
+        self._raw += len(data)
         super().data_received(data)
-        if self.phase is Phase.HEADERS and self._raw > self._limits.header_bytes:
+        if self._raw > self._limits.header_bytes and self.phase in _COUNTED:
             self.refuse(self._too_large())
 
     def on_message_begin(self) -> None:
         """Begin to count: of a pipelined request, this is the first that is seen."""
         super().on_message_begin()
-        self._size = self._count = self._raw = 0
-        self._enter(Phase.HEADERS)
-
-    def on_url(self, url: bytes) -> None:
-        """Count the request's line."""
-        self._grow(len(url))
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Count a header; those of a body's end are counted too, and left out."""
-        self._count += 1
-        self._grow(len(name) + len(value) + _PER_HEADER)
-        if self.phase is Phase.HEADERS:
-            super().on_header(name, value)
+        self._raw = 0
+        if self.phase is not Phase.HEADERS:
+            self._enter(Phase.HEADERS)
 
     def on_headers_complete(self) -> None:
-        """Start the application."""
+        """Start the application, if the headers are as many and as large as they may be."""
+        size = len(self.url) + sum([len(name) + len(value) for name, value in self.headers])
+        count = len(self.headers)
+        if count > self._limits.header_count or (
+            size + count * _PER_HEADER > self._limits.header_bytes
+        ):
+            self._why = self._too_large()
+            raise self._why
+        cast("Scope", self.scope)[GUARDED] = True
         super().on_headers_complete()
+        self.headers = []  # a trailer never becomes a header
         self._enter(Phase.BODY)
+
+    def on_body(self, body: bytes) -> None:
+        """Hand it on."""
+        self._raw = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Note that all of the request is here."""
@@ -200,6 +208,8 @@ class Connection(HttpToolsProtocol):
         spent = now - self.since
         if self.phase is Phase.IDLE and spent > self._limits.idle_seconds:
             self.transport.close()
+        elif self.phase is Phase.BODY and spent > self._limits.body_seconds:
+            self.refuse(TooSlow(f"the body was expected within {self._limits.body_seconds:g} s"))
         elif self.phase is Phase.HEADERS and self.quiet and spent > self._limits.header_seconds:
             self.refuse(TooSlow(f"headers were expected within {self._limits.header_seconds:g} s"))
 
@@ -220,6 +230,7 @@ class Connection(HttpToolsProtocol):
         if self.quiet or not (self.pipeline or self.cycle.response_started):
             self.transport.write(_raw_reply(why))
         if not self.quiet:
+            cast("Scope", self.cycle.scope)[REFUSED] = why.status
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self._leave()
@@ -234,12 +245,6 @@ class Connection(HttpToolsProtocol):
 
     def _enter(self, phase: Phase) -> None:
         self.phase, self.since = phase, time.monotonic()
-
-    def _grow(self, size: int) -> None:
-        self._size += size
-        if self._size > self._limits.header_bytes or self._count > self._limits.header_count:
-            self._why = self._too_large()
-            raise self._why
 
     def _too_large(self) -> HeadersTooLarge:
         return HeadersTooLarge(
