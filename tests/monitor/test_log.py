@@ -1,6 +1,8 @@
 """The log writes what it is given, and says of everything else how much it was and why."""
 
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 
@@ -347,6 +349,33 @@ def test_a_newer_schema_is_left_alone(written, make):
 def test_settings_out_of_bounds(knobs):
     with pytest.raises(KnobError, match=next(iter(knobs))):
         LogSettings(**knobs)
+
+
+KILLED = """
+import sys, time
+from fettle.monitor.log import PredictionLog
+from fettle.monitor.prediction import Prediction
+log = PredictionLog(sys.argv[1])
+for at in range(10**9):
+    log.add(Prediction(f"r{at}", 4102444800 * 10**9 + at, "m"))
+    if at % 1000 == 0:
+        print(log.counts.written, flush=True)
+        time.sleep(0.01)
+"""
+
+
+def test_a_server_that_is_killed_leaves_a_log_without_holes(path, make):
+    command = [sys.executable, "-c", KILLED, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        written = 0
+        while written < 3000:
+            written = int(process.stdout.readline())
+        process.kill()
+    with PredictionLog(path) as log:
+        log.add(make(0, id="after"))
+    ids = [row["id"] for row in rows_in(path)]
+    assert len(ids) > written
+    assert ids == [*[f"r{at}" for at in range(len(ids) - 1)], "after"]
 
 
 def test_threads_that_all_write(path, make):

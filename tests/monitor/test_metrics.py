@@ -126,6 +126,15 @@ def test_the_log_s_own_counts():
     }  # fmt: skip
 
 
+def test_what_observers_missed():
+    found = read(metrics.observer_families({"log": 3}, {"shadow": 1}, {"kept": 2, "lost": 5}))
+    assert samples(found["fettle_observer_dropped"]) == {
+        ("fettle_observer_dropped_total", ("observer", "log")): 3
+    }
+    assert list(samples(found["fettle_observer_failed"]).values()) == [1]
+    assert list(samples(found["fettle_capsules"]).values()) == [2, 5]
+
+
 def test_the_machine_s_are_read():
     found = read(metrics.machine_families())
     (total,) = samples(found["nv_cpu_memory_total_bytes"]).values()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 from fettle.monitor._redaction import Redact, Withheld
@@ -19,9 +20,14 @@ def sampled(request: str, share: float) -> bool:
     return zlib.crc32(request.encode("utf-8", "replace")) < share * 2**32
 
 
-def prepared(load: Load, sample: float, redact: Redact) -> tuple[Load, Counter[str]]:
+def prepared(load: Load, sample: float, redact: Redact | None) -> tuple[Load, Counter[str]]:
     """Return what is to be written, and what of it is withheld, by kind."""
     rows = [*load.predictions, *_made(load, sample)]
+    rows, withheld = _redacted(rows, redact) if redact else (rows, Counter())
+    return Load([], rows, load.labels, withheld + Counter(load.lost)), withheld
+
+
+def _redacted(rows: Sequence[Prediction], redact: Redact) -> tuple[list[Prediction], Counter[str]]:
     kept: list[Prediction] = []
     withheld: Counter[str] = Counter()
     for row in rows:
@@ -29,7 +35,7 @@ def prepared(load: Load, sample: float, redact: Redact) -> tuple[Load, Counter[s
             kept.append(redact(row))
         except Withheld as reason:
             withheld[reason.kind] += 1
-    return Load([], kept, load.labels, withheld + Counter(load.lost)), withheld
+    return kept, withheld
 
 
 def _made(load: Load, sample: float) -> list[Prediction]:

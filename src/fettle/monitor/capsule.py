@@ -146,7 +146,8 @@ class Capsules:
             self.counts["repeated"] += 1
             return
         try:
-            self._keep(self._redact(dataclasses.replace(prediction, inputs=inputs)))
+            whole = dataclasses.replace(prediction, inputs=inputs)
+            self._keep(self._redact(whole) if self._redact else whole)
         except Withheld as withheld:
             self.counts[withheld.kind] += 1
         except (FettleError, OSError, ValueError, TypeError):

@@ -30,6 +30,7 @@ __all__ = [
     "log_families",
     "machine_families",
     "model_families",
+    "observer_families",
 ]
 
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
@@ -115,6 +116,31 @@ def log_families(counts: Counts) -> list[Family]:
     for kind, count in sorted(counts.lost.items()):
         lost.add(count, kind=kind)
     return [written, waiting, trouble, lost]
+
+
+def observer_families(
+    dropped: Mapping[str, int], failed: Mapping[str, int], capsules: Mapping[str, int]
+) -> list[Family]:
+    """Return what observers of the service missed or failed on, and what became of capsules.
+
+    Args:
+        dropped: predictions that an observer was too slow for, by its name.
+        failed: predictions on which it raised, by its name.
+        capsules: failed predictions by what became of them; see `Capsules.counts`.
+    """
+    told = (
+        ("fettle_observer_dropped_total", "observer", dropped,
+         "Predictions that an observer was too slow for"),
+        ("fettle_observer_failed_total", "observer", failed,
+         "Predictions on which an observer failed"),
+        ("fettle_capsules_total", "outcome", capsules,
+         "Failed predictions by what became of their capsules"),
+    )  # fmt: skip
+    families = []
+    for name, label, counts, text in told:
+        samples = [Sample(count, {label: key}) for key, count in sorted(counts.items())]
+        families.append(Family(name, "counter", text, samples))
+    return families
 
 
 class Latencies:
