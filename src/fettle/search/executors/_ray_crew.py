@@ -24,6 +24,7 @@ from fettle.search.workshop import libraries
 
 _ANSWER = 120.0  # seconds; a node that hasn't said by then what it is won't
 _SWEEP = 10.0  # seconds for all nodes to clean up
+_DOUBT = 20.0  # seconds; so long a dead node may still be thought alive
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class RayCrew(Crew):
         self._waiting: list[_Given] = []
         self._running: list[_Given] = []
         self._sent: dict[tuple[str, bool], Any] = {}
+        self._doubted: dict[str, float] = {}  # nodes that lost a job, and until when
         self._closed = False
         self._look()
         self.target = self._describe()
@@ -100,6 +102,7 @@ class RayCrew(Crew):
         told, files = self._got(ticket)
         self._place()
         found = json.loads(told)
+        self._doubted.pop(ticket.node.id, None)
         if "error" in found:
             raise error_of(found["error"])
         return Done(files, found["value"], tuple(found["said"]))
@@ -147,8 +150,10 @@ class RayCrew(Crew):
 
     def _free_for(self, job: Job) -> _Node | None:
         """Return a node that is free; those that measure last, for a measurement may come."""
-        busy = {given.node.id for given in self._running if given.node}
-        free = [node for node in self._able(job) if node.id not in busy]
+        now = time.monotonic()
+        taken = {given.node.id for given in self._running if given.node}
+        taken |= {name for name, until in self._doubted.items() if now < until}
+        free = [node for node in self._able(job) if node.id not in taken]
         return min(free, key=lambda node: node.is_target, default=None)
 
     def _able(self, job: Job) -> list[_Node]:
@@ -191,7 +196,8 @@ class RayCrew(Crew):
             Lost: it brings nothing.
             InputError: fettle itself fails there.
         """
-        host = given.node.host if given.node else "a node"
+        assert given.node is not None
+        host = given.node.host
         if self._is_lost(given):
             raise Lost(f"{host} is gone")
         try:
@@ -199,7 +205,8 @@ class RayCrew(Crew):
         except RayTaskError as error:
             raise InputError(f"fettle doesn't work on {host}: {_last_line(error)}") from error
         except RayError as error:
-            raise Lost(f"{host} was lost ({type(error).__name__})") from error
+            self._doubted[given.node.id] = time.monotonic() + _DOUBT
+            raise Lost(f"{host} lost it ({type(error).__name__})") from error
         return told, files
 
     def _describe(self) -> dict[str, Any]:

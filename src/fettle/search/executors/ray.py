@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import ray
+from ray._private import worker
 
 from fettle.core.errors import MissingError
 from fettle.core.knobs import Range, Text
@@ -73,6 +74,8 @@ def _connect(address: str, tag: str) -> None:
         MissingError: nobody answers there.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing here phones home
+    # else it writes of lost nodes to stdout, which holds what `--json` says and nothing beside it
+    vars(worker)["_worker_logs_enabled"] = False
     try:
         ray.init(address=address or os.environ.get("RAY_ADDRESS") or "auto", **_QUIET)
     except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
