@@ -9,6 +9,7 @@ import pytest
 from fettle.core.errors import DataError, InputError
 from fettle.core.machine import this_machine, versions
 from fettle.monitor import capsule
+from fettle.monitor.answered import Answered
 from fettle.monitor.capsule import Capsule, Capsules
 
 INPUTS = {"x": np.arange(6.0, dtype=np.float32).reshape(2, 3), "t": np.array(["a"], dtype=object)}
@@ -54,6 +55,12 @@ def test_a_capsule_comes_back(folder, broken):
 def test_what_is_no_failure_of_the_model_is_not_kept(folder, make, status):
     Capsules(folder).seen(make(1, status=status), INPUTS, None)
     assert files(folder) == []
+
+
+def test_it_asks_to_be_told_of_failures_only(folder):
+    seen = Answered("r", 1, "m", "1", "ab", "only", "", "rest", (0, 0, 1), 1.0, INPUTS)
+    assert not Capsules(folder).wants(seen)
+    assert Capsules(folder).wants(seen._replace(error=OSError("x")))
 
 
 def test_a_failure_without_inputs_is_not_kept(folder, broken):

@@ -6,6 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from fettle.monitor import metrics
 from fettle.monitor._exposition import Family, Sample
+from fettle.monitor.answered import Answered, predictions
 from fettle.monitor.log import Counts
 from fettle.monitor.metrics import Latencies, ModelNumbers, exposition, model_families
 
@@ -105,6 +106,25 @@ def test_histograms_of_latency_agree_with_numpy(make):
         shown = f"{bound:g}" if np.isfinite(bound) else "+Inf"
         key = (f"{name}_bucket", ("le", shown), *labels)
         assert found[key] == (told <= bound).sum()
+
+
+def test_what_is_told_is_counted_as_if_it_was_seen():
+    rng = np.random.default_rng(0)
+    told = [
+        Answered(
+            f"r{at}", at, "m", "1", "ab", "ab"[at % 2], "", "rest", (float(rng.random()), 0.1, 1),
+            float(rng.random()) * 9, {}, None, OSError("x") if at % 5 == 0 else None,
+        )
+        for at in range(100)
+    ]  # fmt: skip
+    one, other = Latencies(), Latencies()
+    for seen, row in zip(told, predictions(told), strict=True):
+        one.tell(seen)
+        other.seen(row, {}, None)
+    for a, b in zip(one.families(), other.families(), strict=True):
+        assert samples(read([a])[a.name]) == pytest.approx(samples(read([b])[b.name]), abs=1e-4)
+    statuses = {s.labels["status"] for s in one.families()[0].samples}
+    assert statuses == {"ok", "OSError"}
 
 
 def test_made_up_models_do_not_fill_the_memory(make, monkeypatch):

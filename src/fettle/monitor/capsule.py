@@ -30,6 +30,7 @@ from fettle.core.files import replacing
 from fettle.core.machine import this_machine, versions
 from fettle.monitor._packing import pack, unpack
 from fettle.monitor._redaction import Withheld, redactor
+from fettle.monitor.answered import Answered
 from fettle.monitor.prediction import Prediction
 
 SCHEMA = 1
@@ -136,6 +137,10 @@ class Capsules:
         self._most, self._most_bytes = most, most_bytes
         self._kinds: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
+
+    def wants(self, seen: Answered) -> bool:
+        """Say whether it needs to be told at all: all but failures pass it by."""
+        return seen.error is not None
 
     def seen(self, prediction: Prediction, inputs: Arrays, outputs: Arrays | None) -> None:
         """Keep a prediction that failed through its inputs or the model."""
