@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from fettle.core.arrays import Arrays
-from fettle.monitor.answered import Answered
+from fettle.monitor.answered import Answered, nbytes
 from fettle.monitor.prediction import Label, Prediction
 
 _SMALL = 1 << 16  # bytes of outputs, of which a class may be wanted
@@ -113,16 +112,6 @@ class Waiting:
         self.lost[kind] += 1
         self._new[kind] += 1
         return False
-
-
-def nbytes(inputs: Arrays | None, outputs: Arrays | None) -> int:
-    """Return what arrays hold in memory; written out, for it is asked of each request."""
-    size = 0
-    for arrays in (inputs, outputs):
-        if arrays:
-            for array in arrays.values():
-                size += array.nbytes
-    return size
 
 
 def _without_arrays(seen: Answered) -> Answered:

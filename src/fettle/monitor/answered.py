@@ -70,6 +70,16 @@ def tops_of(outputs: Sequence[Arrays | None]) -> list[Top | None]:
     return found
 
 
+def nbytes(inputs: Arrays | None, outputs: Arrays | None) -> int:
+    """Return what arrays hold in memory; written out, for it is asked of each request."""
+    size = 0
+    for arrays in (inputs, outputs):
+        if arrays:
+            for array in arrays.values():
+                size += array.nbytes
+    return size
+
+
 def _tops(scores: np.ndarray) -> list[Top | None]:
     if not scores.size:
         return [None] * len(scores)
