@@ -378,6 +378,17 @@ def test_a_server_that_is_killed_leaves_a_log_without_holes(path, make):
     assert ids == [*[f"r{at}" for at in range(len(ids) - 1)], "after"]
 
 
+def test_after_it_is_closed_nothing_is_waited_for(path, make):
+    log = PredictionLog(path)
+    log.add(make(1))
+    assert log.close()
+    assert log.close()
+    log.add(make(2))
+    assert not log.close(60)
+    assert log.counts.waiting == 1
+    assert len(rows_in(path)) == 1
+
+
 def test_threads_that_all_write(path, make):
     with PredictionLog(path) as log:
         threads = [

@@ -60,7 +60,7 @@ class Writer:
         """Write now; wait until nothing is left, or `seconds`. Return whether nothing is left."""
         deadline = time.monotonic() + seconds
         with self._rounds:
-            while self._left and time.monotonic() < deadline:
+            while self._left and self._thread.is_alive() and time.monotonic() < deadline:
                 self._asked.set()
                 self._rounds.wait(min(PAUSE_S, seconds))
             return not self._left

@@ -1,0 +1,119 @@
+"""Tell how a served model does: traffic, latency and failures over time."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from fettle.cli._options import positive
+from fettle.cli._outcome import Outcome
+
+_WIDTH = 78
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "log",
+        type=Path,
+        metavar="LOG",
+        help="what `fettle serve --log` writes; or a table in CSV or Parquet with columns such as"
+        " time, latency_ms, prediction, label",
+    )
+    parser.add_argument(
+        "--window",
+        type=positive,
+        metavar="SECONDS",
+        help="length of a window; default: some dozens",
+    )
+    parser.add_argument(
+        "--bundle", type=Path, metavar="BUNDLE", help="compare with what its checklist measured"
+    )
+
+
+def run(args: argparse.Namespace) -> Outcome:
+    """Summarize the log."""
+    from fettle.monitor.latency import summarize
+    from fettle.monitor.table import open_source
+
+    promises = _promises(args.bundle)
+    with open_source(args.log) as log:
+        summary = summarize(log, args.window)
+    result: dict[str, Any] = summary.to_json()
+    for series, who in zip(result["series"], sorted(summary.cells), strict=True):
+        series["promise"] = promises and promises(summary.overall(who))
+    return Outcome(result, text_of(result))
+
+
+def text_of(result: dict[str, Any]) -> str:
+    """Return the summary as plain text."""
+    if not result["series"]:
+        return "no predictions"
+    lines = []
+    for series in result["series"]:
+        lines += [*_series(series, result["window_seconds"]), ""]
+    lines += [_failure(each) for each in result["failures"][:10]]
+    if result["losses"]:
+        lost = ", ".join(f"{count} {kind}" for kind, count in result["losses"].items())
+        lines += ["", f"not in the log: {lost}"]
+    return "\n".join(lines).rstrip()
+
+
+def _promises(bundle: Path | None) -> Any:
+    if bundle is None:
+        return None
+    from fettle.core.bundle import Bundle
+    from fettle.monitor.promise import compared, promised
+
+    promises = promised(Bundle.open(bundle).manifest)
+    return lambda cell: compared(cell, promises)
+
+
+def _series(series: dict[str, Any], seconds: float) -> list[str]:
+    names = [series[k] for k in ("model", "version", "sha", "route") if series[k]]
+    head = f"{'  '.join(names) or 'predictions'}: {_cell(series['all'])}"
+    lines = [head, f"  {'windows of ' + _length(seconds):24}{'n':>9}{'failed':>9}" + _HEADS]
+    lines += [_window(window) for window in series["windows"][-20:]]
+    promise = series.get("promise")
+    if promise:
+        slower = ", ".join(promise["slower"])
+        kept = f"slower than proven in {slower}" if slower else "as quick as proven"
+        ratios = ", ".join(f"{q} × {ratio:.2f}" for q, ratio in promise["ratio"].items())
+        lines.append(f"  computing, held against batches of {promise['batch']}: {kept} ({ratios})")
+    return lines
+
+
+_HEADS = "".join(f"{name:>12}" for name in ("p50 ms", "p95 ms", "p99 ms"))
+
+
+def _cell(cell: dict[str, Any]) -> str:
+    failed = cell["failed"]
+    told = (
+        f"{failed['value']:.2%} failed [{failed['low']:.2%}, {failed['high']:.2%}]"
+        if failed
+        else "none"
+    )
+    errors = ", ".join(f"{count} {status}" for status, count in cell["errors"].items())
+    return f"{cell['n']} requests, {told}" + (f": {errors}" if errors else "")
+
+
+def _window(window: dict[str, Any]) -> str:
+    start = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(window["start"]))
+    share = f"{window['failed']['value']:.1%}"
+    found = [window["latency_ms"][name] for name in ("p50", "p95", "p99")]
+    shown = "".join(f"{each['value']:12.3g}" if each else f"{'–':>12}" for each in found)
+    return f"  {start:24}{window['n']:9}{share:>9}{shown}"
+
+
+def _failure(failure: dict[str, Any]) -> str:
+    text = f"{failure['n']:7} × {failure['status']}: {failure['error'] or 'no message'}"
+    return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 1]}…"
+
+
+def _length(seconds: float) -> str:
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:g} {unit}"
+    return f"{seconds:g} s"
