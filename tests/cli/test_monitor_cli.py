@@ -33,6 +33,8 @@ def test_a_log_is_told(fettle, log):
     assert "digits  1  only: 1200 requests, 1.00% failed" in said.out
     assert "2100-01-01 00:01:00" in said.out
     assert "12 × Broken: index out of bounds" in said.out
+    assert "  all " in said.out
+    assert "… 100 earlier ones" in fettle("monitor", log, "--window", 1).out
 
 
 def test_the_json_form_agrees(fettle, log):

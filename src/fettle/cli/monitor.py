@@ -11,6 +11,7 @@ from fettle.cli._options import positive
 from fettle.cli._outcome import Outcome
 
 _WIDTH = 78
+_SHOWN = 20  # windows
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -74,8 +75,12 @@ def _promises(bundle: Path | None) -> Any:
 def _series(series: dict[str, Any], seconds: float) -> list[str]:
     names = [series[k] for k in ("model", "version", "sha", "route") if series[k]]
     head = f"{'  '.join(names) or 'predictions'}: {_cell(series['all'])}"
+    windows = series["windows"]
     lines = [head, f"  {'windows of ' + _length(seconds):24}{'n':>9}{'failed':>9}" + _HEADS]
-    lines += [_window(window) for window in series["windows"][-20:]]
+    if len(windows) > _SHOWN:
+        lines.append(f"  … {len(windows) - _SHOWN} earlier ones; --json holds all")
+    lines += [_row(_moment(window["start"]), window) for window in windows[-_SHOWN:]]
+    lines.append(_row("all", series["all"]))
     promise = series.get("promise")
     if promise:
         slower = ", ".join(promise["slower"])
@@ -99,12 +104,15 @@ def _cell(cell: dict[str, Any]) -> str:
     return f"{cell['n']} requests, {told}" + (f": {errors}" if errors else "")
 
 
-def _window(window: dict[str, Any]) -> str:
-    start = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(window["start"]))
-    share = f"{window['failed']['value']:.1%}"
-    found = [window["latency_ms"][name] for name in ("p50", "p95", "p99")]
+def _row(name: str, cell: dict[str, Any]) -> str:
+    share = f"{cell['failed']['value']:.1%}"
+    found = [cell["latency_ms"][quantile] for quantile in ("p50", "p95", "p99")]
     shown = "".join(f"{each['value']:12.3g}" if each else f"{'–':>12}" for each in found)
-    return f"  {start:24}{window['n']:9}{share:>9}{shown}"
+    return f"  {name:24}{cell['n']:9}{share:>9}{shown}"
+
+
+def _moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds))
 
 
 def _failure(failure: dict[str, Any]) -> str:
