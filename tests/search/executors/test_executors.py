@@ -2,7 +2,7 @@
 
 import pytest
 
-from fettle.core.errors import InputError, KnobError, UnknownName
+from fettle.core.errors import InputError, KnobError, MissingError, UnknownName
 from fettle.search import Setting
 from fettle.search.executors import EXECUTORS, executor, opened
 from fettle.search.executors.local import Local
@@ -46,3 +46,10 @@ def test_a_cluster_by_its_address(text):
 def test_a_wrong_name_is_said_so(text, error, says):
     with pytest.raises(error, match=says.replace("(", r"\(")):
         executor(text)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "127.0.0.1", "127.0.0.1:99999", "[::1]:9"])
+def test_nobody_at_the_address_is_said_at_once(address):
+    pytest.importorskip("ray")
+    with pytest.raises(MissingError, match=r"no Ray cluster answers at .*; to mend it: `ray start"):
+        executor(f"ray://{address}").crew(lambda line: None)

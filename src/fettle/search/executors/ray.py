@@ -20,6 +20,7 @@ https://arxiv.org/abs/1712.05889.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -32,6 +33,7 @@ from fettle.core.knobs import Range, Text
 from fettle.search.executors._executor import Crew, Executor
 from fettle.search.executors._ray_crew import RayCrew
 
+_KNOCK = 5.0  # seconds
 _QUIET: dict[str, Any] = {
     "log_to_driver": False, "logging_level": "error", "configure_logging": False,
 }  # fmt: skip
@@ -76,15 +78,33 @@ def _connect(address: str, tag: str) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing here phones home
     # else it writes of lost nodes to stdout, which holds what `--json` says and nothing beside it
     vars(worker)["_worker_logs_enabled"] = False
+    if address:
+        _knock(address)
     try:
         ray.init(address=address or os.environ.get("RAY_ADDRESS") or "auto", **_QUIET)
     except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
         if not address and isinstance(error, ConnectionError):
             ray.init(address="local", resources={tag: 1}, include_dashboard=False, **_QUIET)
             return
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise MissingError(
-            f"no Ray cluster answers at `{address}` ({first})",
-            "`ray start --head` on that machine, and give its HOST:PORT, such as"
-            " `ray://10.0.0.5:6379`",
-        ) from error
+        raise _nobody(address, error) from error
+
+
+def _knock(address: str) -> None:
+    """Try the address for a moment: Ray itself tries for minutes, and says nothing.
+
+    Raises:
+        MissingError: nobody answers there.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _KNOCK).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise _nobody(address, error) from error
+
+
+def _nobody(address: str, error: Exception) -> MissingError:
+    first = next(iter(str(error).splitlines()), type(error).__name__)
+    return MissingError(
+        f"no Ray cluster answers at `{address}` ({first})",
+        "`ray start --head` on that machine, and give its HOST:PORT, such as `ray://10.0.0.5:6379`",
+    )
