@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
+from fettle.monitor import answered
 from fettle.monitor.answered import Answered, predictions, tops_of
 from fettle.monitor.prediction import Prediction
 
@@ -46,7 +47,9 @@ def test_no_rows():
     assert predictions([]) == []
 
 
-def test_tops_agree_with_scipy_in_whatever_company():
+@pytest.mark.parametrize("most", [1 << 18, 10, 1])
+def test_tops_agree_with_scipy_in_whatever_company(most, monkeypatch):
+    monkeypatch.setattr(answered, "_MOST_SCORES", most)
     rng = np.random.default_rng(0)
     outputs, expected = [], []
     for at in range(200):

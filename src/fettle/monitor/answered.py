@@ -16,6 +16,7 @@ from fettle.core.arrays import Arrays
 from fettle.monitor.prediction import OK, Prediction
 
 _WHOLE = 1e-3  # by how much probabilities may miss a sum of one
+_MOST_SCORES = 1 << 18  # that are held at once: 2 MiB
 Top = tuple[int, float]
 
 
@@ -63,10 +64,13 @@ def tops_of(outputs: Sequence[Arrays | None]) -> list[Top | None]:
     for at, first in enumerate(firsts):
         if first is not None and first.ndim == 2 and len(first) == 1 and first.dtype.kind in "fiu":
             alike.setdefault((first.shape, first.dtype), []).append(at)
-    for places in alike.values():
-        scores = np.concatenate([firsts[at] for at in places])  # (n, classes)
-        for at, top in zip(places, _tops(scores.astype(np.float64)), strict=True):
-            found[at] = top
+    for (shape, _), every in alike.items():
+        together = max(1, _MOST_SCORES // max(1, shape[1]))
+        for start in range(0, len(every), together):
+            places = every[start : start + together]
+            scores = np.concatenate([firsts[at] for at in places])  # (n, classes)
+            for at, top in zip(places, _tops(scores.astype(np.float64)), strict=True):
+                found[at] = top
     return found
 
 
