@@ -53,7 +53,10 @@ class Bodies:
         window = _window(encoding) if encoding else None
         self._refuse_large(call.number(b"content-length") or 0)
         packed = await self._received(call, held) if call.unread else b""
-        return packed if window is None else self._unpacked(packed, window, held)
+        if window is None:
+            return packed
+        # zlib lets other threads run: the loop goes on while a large body is unpacked
+        return await asyncio.to_thread(self._unpacked, packed, window, held)
 
     async def _received(self, call: Call, held: Held) -> bytes:
         if GUARDED in call.scope:  # the server has an eye on the time

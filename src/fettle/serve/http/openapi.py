@@ -1,0 +1,171 @@
+"""Our own description of the REST interface, in OpenAPI 3.1: made from the routes themselves.
+
+Specification: https://spec.openapis.org/oas/v3.1.0
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version as version_of
+from typing import Any
+
+from fettle.serve.http.routes import ROUTES, Route
+from fettle.serve.protocol.datatypes import BINARY_ONLY, NUMPY
+
+_ERRORS = {
+    "400": "Malformed, or not what the model takes",
+    "401": "A token is missing or wrong",
+    "403": "Switched off on this server",
+    "404": "No such path, model or version",
+    "405": "The path answers other methods",
+    "408": "The body didn't come in time",
+    "409": "Not in the state that this needs",
+    "413": "A body or a tensor is past its limit",
+    "415": "A content encoding that isn't read here",
+    "429": "As many requests are held as may be; see `Retry-After`",
+    "431": "Headers past their limit",
+    "500": "The engine failed",
+    "503": "Not ready",
+    "504": "The deadline passed before the answer came",
+}
+_PARAMETERS = {
+    "type": "object",
+    "additionalProperties": {"type": ["string", "number", "boolean"]},
+}
+_TEXT = {"type": "string"}
+_SHAPE = {"type": "array", "items": {"type": "integer", "minimum": 0}}
+_DATATYPE = {"type": "string", "enum": sorted(NUMPY)}
+_IN_JSON = {"type": "string", "enum": sorted(set(NUMPY) - BINARY_ONLY)}
+_SCHEMAS: dict[str, Any] = {
+    "Error": {"type": "object", "required": ["error"], "properties": {"error": _TEXT}},
+    "Tensor": {
+        "type": "object",
+        "required": ["name", "datatype", "shape", "data"],
+        "properties": {
+            "name": _TEXT,
+            "datatype": _IN_JSON,
+            "shape": _SHAPE,
+            "data": {"type": "array", "description": "in the shape's nesting, or flat"},
+            "parameters": _PARAMETERS,
+        },
+    },
+    "InferRequest": {
+        "type": "object",
+        "required": ["inputs"],
+        "properties": {
+            "id": _TEXT,
+            "inputs": {
+                "type": "array",
+                "minItems": 1,
+                "items": {"$ref": "#/components/schemas/Tensor"},
+            },
+            "outputs": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["name"],
+                    "properties": {"name": _TEXT, "parameters": _PARAMETERS},
+                },
+            },
+            "parameters": _PARAMETERS,
+        },
+    },
+    "InferResponse": {
+        "type": "object",
+        "required": ["model_name", "outputs"],
+        "properties": {
+            "model_name": _TEXT,
+            "model_version": _TEXT,
+            "id": _TEXT,
+            "outputs": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["name", "datatype", "shape"],
+                    "properties": {"name": _TEXT, "datatype": _DATATYPE, "shape": _SHAPE},
+                },
+            },
+        },
+    },
+    "Feedback": {
+        "type": "object",
+        "required": ["id", "label"],
+        "properties": {
+            "id": {"type": "string", "minLength": 1, "maxLength": 256},
+            "label": {"type": ["string", "number"]},
+            "time_ns": {"type": "integer", "minimum": 0},
+        },
+    },
+    "Asked": {
+        "type": "object",
+        "properties": {"ready": {"type": "boolean"}, "parameters": {"type": "object"}},
+    },
+}
+_BODIES = {"infer": "InferRequest", "feedback": "Feedback"}
+_ANSWERS = {"infer": "InferResponse"}
+
+
+def describe() -> dict[str, Any]:
+    """Return the description as JSON holds it."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "fettle serve",
+            "version": version_of("fettle"),
+            "description": "The Open Inference Protocol, version 2, with Triton's extensions.",
+        },
+        "paths": {
+            path: {method.lower(): _operation(path, route) for method, route in methods.items()}
+            for path, methods in ROUTES.items()
+        },
+        "components": {
+            "schemas": _SCHEMAS,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _operation(path: str, route: Route) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "operationId": "_".join([route.handler, *(["version"] if "{version}" in path else [])])
+        + ("_all" if path == "/v2/models/stats" else ""),
+        "summary": route.summary,
+        "responses": _responses(route),
+    }
+    named = [name for name in ("name", "version") if f"{{{name}}}" in path]
+    if named:
+        operation["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": _TEXT} for name in named
+        ]
+    if route.audience != "anyone":
+        operation["security"] = [{}, {"token": []}]
+    if route.body:
+        operation["requestBody"] = _request(route)
+    return operation
+
+
+def _request(route: Route) -> dict[str, Any]:
+    content: dict[str, Any] = {"application/json": {"schema": _of(_BODIES.get(route.handler))}}
+    if route.handler == "infer":
+        content["application/octet-stream"] = {
+            "schema": {
+                "type": "string",
+                "format": "binary",
+                "description": "JSON of `Inference-Header-Content-Length` bytes, then tensors",
+            }
+        }
+    return {"required": route.handler in _BODIES, "content": content}
+
+
+def _responses(route: Route) -> dict[str, Any]:
+    kind = "text/plain" if route.handler == "metrics" else "application/json"
+    schema = _of(_ANSWERS[route.handler]) if route.handler in _ANSWERS else {}
+    content = {kind: {"schema": schema}}
+    if route.handler == "infer":
+        content["application/octet-stream"] = {"schema": {}}
+    error = {"application/json": {"schema": _of("Error")}}
+    refusals = {status: {"description": text, "content": error} for status, text in _ERRORS.items()}
+    return {"200": {"description": "Done", "content": content}, **refusals}
+
+
+def _of(name: str | None) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{name or 'Asked'}"}
