@@ -5,7 +5,9 @@ import threading
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 from fettle import tasks
 from fettle.core.context import Context
@@ -28,7 +30,7 @@ SOURCE = Source("cifar:resnet8x0.5", plan=FitPlan(epochs=EPOCHS, lr=0.1))
 # half of the weights, or nearly all: nobody's clock decides which of the two can win
 LINES = ["prune.magnitude(sparsity=0.5, epochs=2)", "prune.magnitude(sparsity=0.99, epochs=1)"]
 SETTING = Setting(Budget(max_drop=0.3), target=("onnxruntime",), batch=8, threads=1, seconds=0.3,
-                  only_given=True, data="digits")  # fmt: skip
+                  only_given=True, data="npz:digits.npz")  # fmt: skip
 
 
 @pytest.fixture
@@ -62,10 +64,15 @@ def run(folder, where=None, progress=None):
     setting = replace(SETTING, executor=executor(where) if where else None)
     candidates = [Candidate(Recipe.parse(line)) for line in LINES]
     context = Context(progress=progress or Silent())
-    return study(SOURCE, tasks.load("digits"), candidates, folder, setting, context)
+    return study(SOURCE, tasks.load(SETTING.data), candidates, folder, setting, context)
 
 
-def test_a_study_outlives_a_node_and_tells_what_one_process_tells(cluster, told, tmp_path, capfd):
+def test_a_study_outlives_a_node_and_tells_what_one_process_tells(
+    cluster, told, tmp_path, capfd, monkeypatch
+):
+    digits = load_digits()
+    np.savez(tmp_path / "digits.npz", x=digits.images.astype(np.uint8) * 15, y=digits.target)
+    monkeypatch.chdir(tmp_path)  # nodes read the data under the name that it has here
     other = cluster.add_node(num_cpus=1)
     died = []
 

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -177,7 +178,8 @@ class RayCrew(Crew):
             scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False), name=job.name,
         )  # fmt: skip
         needs = [(need.name, need.files is None, [self._send(need)]) for need in job.needs]
-        return task.remote(json.dumps(job.order), job.files, needs, self._study, node.id)
+        place = {"study": self._study, "node": node.id, "cwd": str(Path.cwd())}
+        return task.remote(json.dumps(job.order), job.files, needs, place)
 
     def _send(self, need: Need) -> Any:
         """Return where Ray has the files of a need, which are handed to it once."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -18,17 +19,20 @@ from fettle.search.executors._job import Parcel
 from fettle.search.executors._transport import error_json
 from fettle.search.workshop import libraries
 
+Place = dict[str, str]  # the study, the node, and the folder where the study was begun
 Sent = tuple[str, bool, list[Any]]  # a need's name, whether it is whole, and where Ray has it
 
 
-def work(order: str, files: Parcel, needs: list[Sent], study: str, node: str) -> tuple[str, Parcel]:
+def work(order: str, files: Parcel, needs: list[Sent], place: Place) -> tuple[str, Parcel]:
     """Do one job; what it raises comes back as data."""
     from fettle.search.executors._node import Delivery, perform
 
     # in a list Ray leaves a reference as it is: fetched here only if it isn't there yet
     deliveries = [Delivery(name, whole, partial(_fetched, ref)) for name, whole, [ref] in needs]
     try:
-        done = perform(json.loads(order), _folder(study) / node, deliveries, files)
+        _go_to(place["cwd"])
+        root = _folder(place["study"]) / place["node"]
+        done = perform(json.loads(order), root, deliveries, files)
     except Exception as error:  # whatever it is, the driver raises it
         return json.dumps({"error": error_json(error)}), {}
     return json.dumps({"value": done.value, "said": done.said}), done.files
@@ -49,6 +53,13 @@ def describe() -> str:
 def sweep(study: str) -> None:
     """Remove everything that a study left on this node."""
     shutil.rmtree(_folder(study), ignore_errors=True)
+
+
+def _go_to(folder: str) -> None:
+    """Work where the study was begun, if that folder is here too: for names of data and code."""
+    if Path(folder).is_dir():
+        os.chdir(folder)
+        sys.path[:] = [folder, *(path for path in sys.path if path != folder)]
 
 
 def _fetched(ref: Any) -> Parcel:

@@ -3,15 +3,18 @@
 **When.** A search whose trainings are long, more machines than one, and a target that is another
 machine than the one at hand (an edge board, a server of the production's kind).
 
-**How.** Every machine has the same fettle and the same data under the same name. One is the head:
+**How.** Every machine has the same fettle, and the same data under the same name. One is the head:
 `ray start --head`; the others join it: `ray start --address=HEAD:6379`. Machines of the target's
 kind say so: `--resources='{"target": 1}'`. Then `fettle optimize … --executor ray://HEAD:6379`, on
 one of them. Without an address, the cluster that this machine belongs to; with none, one is begun.
 
-**What to expect.** A job has its node to itself, so that nothing disturbs a measurement and no
-two studies measure on one node at once. The store and the journal lie where the study was begun,
-as without Ray. A lost node costs its running stage, which begins again on another. Ctrl-C and the
-time limit stop the jobs. Ray's own defaults guard the cluster: keep its ports inside your network.
+**What to expect.** A job has its node to itself, all its processors and GPUs, so that nothing
+disturbs a measurement and no two studies measure on one node at once. The store and the journal
+lie where the study was begun, as without Ray. A lost node costs its running stage, which begins
+again on another. Ctrl-C and the time limit stop the jobs. What a search times to look ahead
+(kernels, layers left in float) it times where it was begun: begin it on a machine of the target's
+kind. What it compares and proves is measured on the target alone. Ray's own defaults guard the
+cluster: keep its ports inside your network.
 
 Moritz et al., "Ray: A Distributed Framework for Emerging AI Applications", OSDI 2018,
 https://arxiv.org/abs/1712.05889.
