@@ -58,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(
             "interrupted; the same command continues where it stopped", INTERRUPTED, wants_json
         )
-    _show(json.dumps(outcome.data, allow_nan=False) if args.json else outcome.text)
+    if not outcome.shown:
+        _show(json.dumps(outcome.data, allow_nan=False) if args.json else outcome.text)
     return outcome.exit_code
 
 

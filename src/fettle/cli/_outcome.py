@@ -8,11 +8,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Outcome:
-    """`data` for `--json`, `text` for people, and the exit code."""
+    """`data` for `--json`, `text` for people, and the exit code; `shown` if it was printed."""
 
     data: dict[str, Any]
     text: str
     exit_code: int = 0
+    shown: bool = False
 
 
 def judged(result: dict[str, Any], text: str) -> Outcome:

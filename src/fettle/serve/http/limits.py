@@ -34,6 +34,7 @@ _SLOWEST_LOOK_S = 0.5
 _FASTEST_LOOK_S = 0.02
 _LINGER_S = 1.0
 _LOOKS = 4  # within the shortest limit
+_WORTH_COPYING = 16 << 10
 _PER_HEADER = 4  # bytes: the colon, a blank, and the line's end
 
 
@@ -95,6 +96,46 @@ class Guard:
         return True
 
 
+class _Joining:
+    """A transport that sends the head of an answer with the body: one system call less.
+
+    Two of them would cost more than all else that a small answer takes, and wake its caller twice.
+    """
+
+    __slots__ = ("_head", "_transport")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport, self._head = transport, b""
+
+    def write(self, data: bytes) -> None:
+        """Send it, or keep it until the body comes."""
+        if self._head:
+            head, self._head = self._head, b""
+            if len(data) < _WORTH_COPYING:
+                self._transport.write(head + data)
+            else:
+                self._transport.writelines([head, data])
+        elif data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 100"):
+            self._head = data
+        else:
+            self._transport.write(data)
+
+    def flush(self) -> None:
+        """Send a head that no body follows."""
+        if self._head:
+            self._transport.write(self._head)
+            self._head = b""
+
+    def close(self) -> None:
+        """Close, once all is sent."""
+        self.flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        """Say whether it is closed, or about to be."""
+        return self._transport.is_closing()
+
+
 class Connection(HttpToolsProtocol):
     """One caller's connection, guarded.
 
@@ -120,6 +161,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take up a connection, or turn it away where there are too many."""
         super().connection_made(transport)
+        self._joining = _Joining(transport)
         if not self._guard.admit(self):
             self.refuse(NotReady(f"more than {self._limits.connections} connections are open"))
 
@@ -163,6 +205,7 @@ class Connection(HttpToolsProtocol):
             raise self._why
         cast("Scope", self.scope)[GUARDED] = True
         super().on_headers_complete()
+        self.cycle.transport = cast("asyncio.Transport", self._joining)
         self.headers = []  # a trailer never becomes a header
         self._enter(Phase.BODY)
 
@@ -179,6 +222,7 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Go on with the next request; uvicorn's timer for it is the guard's business here."""
         self.server_state.total_requests += 1
+        self._joining.flush()
         if self.transport.is_closing():
             return
         self.flow.resume_reading()
@@ -220,10 +264,10 @@ class Connection(HttpToolsProtocol):
 
     def refuse(self, why: Refused) -> None:
         """Say why and close; a request that came whole before this one is answered first."""
-        self._guard.note(why.status)
         if self.transport.is_closing() or self._leaving:
             return
         self._leaving = True
+        self._guard.note(why.status)
         if not self.quiet and self.phase is not Phase.BODY:
             self.cycle.keep_alive = False
             return

@@ -1,0 +1,128 @@
+"""Serve bundles over the Open Inference Protocol, until SIGTERM or Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import json
+import sys
+import typing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fettle.cli._outcome import Outcome
+from fettle.core.errors import InputError
+from fettle.core.knobs import Knob, Range, knobs_of
+
+if TYPE_CHECKING:
+    from fettle.serve.http.server import Server
+    from fettle.serve.repository import Repository
+    from fettle.serve.settings import Settings
+
+_FILES = {
+    "log": ("FILE.db", "log of all predictions, which is made where there is none"),
+    "capsules": ("DIR", "keep failed predictions here, for `fettle replay`"),
+    "certificate": ("FILE.pem", "speak TLS: the certificate, with its chain"),
+    "key": ("FILE.pem", "its private key"),
+}
+_TOKENS = {
+    "tokens": ("--token-file", "tokens of those who may ask for predictions, one a line"),
+    "control_tokens": ("--control-token-file", "tokens of those who may load and read metrics"),
+}
+
+
+_LATER = frozenset({"grpc_port", "isolate"})  # not offered before they do something
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options: the bundles, and a knob of the settings each."""
+    parser.add_argument(
+        "bundles",
+        nargs="+",
+        metavar="[NAME[:VERSION]=]BUNDLE",
+        help="a folder that `fettle optimize` wrote, or one that holds several: NAME/ or"
+        " NAME/VERSION/ in it",
+    )
+    for knob in _knobs():
+        _add(parser, knob)
+    for name, (metavar, meaning) in _FILES.items():
+        parser.add_argument(f"--{name}", type=Path, metavar=metavar, help=meaning)
+    for option, meaning in _TOKENS.values():
+        parser.add_argument(option, type=Path, metavar="FILE", help=meaning)
+
+
+def run(args: argparse.Namespace) -> Outcome:
+    """Serve; the answer is printed when the models are ready, not at the end."""
+    from fettle.cli import INTERRUPTED
+    from fettle.serve.http.server import new_loop
+    from fettle.serve.running import serve
+
+    settings = settings_of(args)
+
+    def announce(server: Server, repository: Repository) -> None:
+        data = {"url": server.url, "models": repository.index()}
+        sys.stdout.write((json.dumps(data) if args.json else _text(data)) + "\n")
+        sys.stdout.flush()
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        interrupted = runner.run(serve(args.bundles, settings, announce))
+    return Outcome({}, "", INTERRUPTED if interrupted else 0, shown=True)
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    """Return what the options were given.
+
+    Raises:
+        KnobError: an option out of its bounds.
+        InputError: a file of tokens that can't be read.
+    """
+    from fettle.serve.settings import Settings
+
+    values = {name: getattr(args, name) for name in (*(k.name for k in _knobs()), *_FILES)}
+    for name, (option, _) in _TOKENS.items():
+        path = getattr(args, option.removeprefix("--").replace("-", "_"))
+        values[name] = _lines(option, path) if path else ()
+    assert values.keys() | _LATER == {field.name for field in dataclasses.fields(Settings)}
+    return Settings(**values)
+
+
+def _knobs() -> list[Knob]:
+    from fettle.serve.settings import Settings
+
+    return [knob for knob in knobs_of(Settings) if knob.name not in _LATER]
+
+
+def _add(parser: argparse.ArgumentParser, knob: Knob) -> None:
+    option = f"--{knob.name.replace('_', '-')}"
+    bounds = f" ({knob.bounds})" if isinstance(knob.bounds, Range) else ""
+    meaning = f"{knob.meaning}{bounds}, default {_shown(knob.default)}".replace("%", "%%")
+    if knob.type is bool:
+        how: Any = argparse.BooleanOptionalAction if knob.default else "store_true"
+        parser.add_argument(option, action=how, default=knob.default, help=knob.meaning)
+        return
+    kinds = [kind for kind in typing.get_args(knob.type) or (knob.type,) if kind is not type(None)]
+    parser.add_argument(option, type=kinds[0], default=knob.default, metavar="X", help=meaning)
+
+
+def _shown(value: Any) -> str:
+    return "none" if value in (None, "") else str(value)
+
+
+def _lines(option: str, path: Path) -> tuple[str, ...]:
+    try:
+        lines = path.read_text("ascii").split()
+    except (OSError, UnicodeError) as error:
+        raise InputError(f"`{option}` expects a file of tokens, one a line: {error}") from error
+    if not lines:
+        raise InputError(f"`{option}` expects a file of tokens, one a line, and {path} is empty")
+    return tuple(lines)
+
+
+def _text(data: dict[str, Any]) -> str:
+    models = [
+        f"  {row['name']} version {row['version']}: {row['state']}"
+        + (f" ({row['reason']})" if row["reason"] else "")
+        for row in data["models"]
+    ]
+    return "\n".join([f"serving at {data['url']}", *models])
