@@ -71,7 +71,7 @@ def read_infer(
     default = _flag(parameters, "binary_data_output", default=False)
     outputs = _outputs(document, default)
     signature.check_outputs(outputs, default)
-    return InferRequest(_id(document), inputs, outputs, parameters, default)
+    return InferRequest(read_id(document.get("id", "")), inputs, outputs, parameters, default)
 
 
 class _Inputs:
@@ -103,7 +103,7 @@ class _Inputs:
         )
         elements(name, entry["shape"], self._limits.tensor_elements)
         parameters = _parameters(entry, f"input `{name}`")
-        _refuse_remote(parameters, f"input `{name}`")
+        refuse_remote(parameters, f"input `{name}`")
         if "binary_data_size" not in parameters:
             if "data" not in entry:
                 raise BadRequest(f"input `{name}` expects `data` or a `binary_data_size`, got none")
@@ -171,14 +171,15 @@ def _outputs(document: Mapping[str, Any], default: bool) -> tuple[Wanted, ...]:
     entries = _list(document, "outputs")
     if len(entries) > _MOST_OUTPUTS:
         raise BadRequest(f"at most {_MOST_OUTPUTS} outputs were expected, got {len(entries)}")
-    return tuple(_output(_object(entry, "outputs"), default) for entry in entries)
+    return tuple(read_output(_object(entry, "outputs"), default) for entry in entries)
 
 
-def _output(entry: Mapping[str, Any], default: bool) -> Wanted:
+def read_output(entry: Mapping[str, Any], default: bool) -> Wanted:
+    """Return the output that an entry asks for, as bytes if that is the default; or BadRequest."""
     name = _text(entry, "name", "an output")
     whose = f"output {shown(name)}"
     parameters = _parameters(entry, whose)
-    _refuse_remote(parameters, whose)
+    refuse_remote(parameters, whose)
     count = parameters.get("classification", 0)
     if type(count) is not int or count < 0:
         raise BadRequest(
@@ -187,8 +188,8 @@ def _output(entry: Mapping[str, Any], default: bool) -> Wanted:
     return Wanted(name, _flag(parameters, "binary_data", default), count)
 
 
-def _id(document: Mapping[str, Any]) -> str:
-    found = document.get("id", "")
+def read_id(found: Any) -> str:
+    """Return the caller's own id of a request, or raise BadRequest."""
     if not isinstance(found, str):
         raise BadRequest(f"`id` expects a string, got {kind_of(found)}")
     if len(found) > LONGEST_ID:
@@ -248,7 +249,8 @@ def _flag(parameters: Mapping[str, Parameter], name: str, default: bool) -> bool
     return found
 
 
-def _refuse_remote(parameters: Mapping[str, Parameter], whose: str) -> None:
+def refuse_remote(parameters: Mapping[str, Parameter], whose: str) -> None:
+    """Raise BadRequest if data lie, or should lie, in memory that is shared with the caller."""
     if _REMOTE in parameters:
         raise BadRequest(
             f"{whose} expects its data in the request or the answer: shared memory isn't offered"

@@ -134,7 +134,7 @@ def _named(kind: str, name: str, known: Mapping[str, TensorSpec]) -> TensorSpec:
     # a name of a few kilobytes would keep the search for its nearest busy
     near = nearest(name, known) if len(name) < 200 else []
     hint = f"; did you mean {listed(near)}?" if near else ""
-    raise BadRequest(f"the {kind}s of this model are {listed(known)}, got {shown(name)}{hint}")
+    raise BadRequest(f"the {kind}s {listed(known)} are expected, got {shown(name)}{hint}")
 
 
 def _refuse_impossible(spec: TensorSpec, wanted: Wanted) -> None:
