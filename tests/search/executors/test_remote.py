@@ -20,7 +20,7 @@ CHAIN = f"{PRUNED} > prune.magnitude(sparsity=0.75, epochs=1)"
 
 
 @pytest.mark.usefixtures("work")
-@pytest.mark.parametrize("line", ["", PRUNED, CHAIN])
+@pytest.mark.parametrize("line", ["", PRUNED, CHAIN, f"{PRUNED} > quantize.static"])
 @pytest.mark.parametrize("plan", [None, PLAN])
 def test_the_same_stages_under_the_same_keys_in_the_same_order(
     line, plan, by_crew, alone, recipe, told

@@ -1,12 +1,13 @@
 """A whole study whose measuring is done by a crew tells what one in this process tells."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from sklearn.datasets import load_digits
 
 from fettle import tasks
 from fettle.core.bundle import Bundle
@@ -85,9 +86,25 @@ def test_a_study_by_a_crew_is_the_study_in_one_process(crew, told, tmp_path):
     assert sent == own
     bundles = [Bundle.open(tmp_path / out / "best") for out in ("alone", "crew")]
     assert bundles[0].manifest.inputs == bundles[1].manifest.inputs
+    stages = [event for event in told(tmp_path / "crew") if event["event"] == "stage"]
+    compress(source, tasks.load("digits"), recipe, tmp_path / "crew", setting(), Context())
+    again = [event for event in told(tmp_path / "crew") if event["event"] == "stage"]
+    assert again == stages != []  # this process finds what the crew made and measured
     golden = [np.load(b.path / "golden.npz", allow_pickle=False) for b in bundles]
     for name in golden[0].files:
         np.testing.assert_array_equal(golden[0][name], golden[1][name])
+
+
+def test_without_labels_the_nodes_judge_by_the_same_original(crew, told, tmp_path):
+    np.savez(tmp_path / "x.npz", x=load_digits().images[:400].astype(np.uint8) * 15)
+    source, recipe = Source(digits_onnx(tmp_path / "net.onnx")), Recipe.parse("graph.float16")
+    data, found = f"npz:{tmp_path / 'x.npz'}", []
+    for out, given in (("alone", None), ("crew", crew)):
+        settings = replace(setting(given), data=data)
+        found.append(compress(source, tasks.load(data), recipe, tmp_path / out, settings))
+    assert told(tmp_path / "crew") == told(tmp_path / "alone")
+    assert found[0]["budget"]["metric"] == found[1]["budget"]["metric"] != "top1"
+    assert [r["metric"] for r in found[0]["trials"]] == [r["metric"] for r in found[1]["trials"]]
 
 
 @pytest.fixture
