@@ -74,6 +74,7 @@ def test_the_demo_passes_with_a_model_of_a_quarter_the_size(whole):
     assert {row["name"] for row in result["trials"]} >= {"FP32", *RECIPES}
     assert Bundle.open(out / "best").manifest.recipe == best["recipe"]
     assert (out / "report.html").exists()
+    assert result["served"]["answer"]["outputs"]
 
 
 def test_a_killed_demo_continues_and_ends_alike(whole, continued):

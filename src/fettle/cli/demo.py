@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from fettle import report
 from fettle.cli._options import check_out, command_line
@@ -21,8 +22,25 @@ def run(args: argparse.Namespace) -> Outcome:
     from fettle.search.demo import demo
 
     out = check_out(args.out)
-    result = demo(out, reporter(), command_line())
-    return judged(result, f"{report.table(result)}\n\n{where_next(out)}")
+    progress = reporter()
+    result = demo(out, progress, command_line())
+    served = None
+    if result["verdict"] == "pass":
+        progress.say("serve it, and ask it once")
+        served = _asked(out)
+    text = [report.table(result), *([_told(served)] if served else []), where_next(out)]
+    return judged({**result, "served": served}, "\n\n".join(text))
+
+
+def _asked(out: Path) -> dict[str, Any]:
+    from fettle.serve.once import ask_once
+
+    return ask_once(out / "best").to_json()
+
+
+def _told(served: dict[str, Any]) -> str:
+    outputs = ", ".join(f"{each['name']} {each['shape']}" for each in served["answer"]["outputs"])
+    return f"served   {served['url']} answered {outputs} in {served['ms']:.1f} ms, as was proven"
 
 
 def where_next(out: Path) -> str:
@@ -32,6 +50,6 @@ def where_next(out: Path) -> str:
         f"bundle   {out / 'best'}\n"
         f"next     fettle inspect {out / 'best'}\n"
         f"         fettle bench {out / 'best'} --batch 1,8,64\n"
-        f"         fettle compress --model cifar:resnet20 --data digits -t quantize.static"
-        " --out runs/mine"
+        f"         fettle check {out / 'best'} --data digits\n"
+        f"         fettle serve {out / 'best'}"
     )
