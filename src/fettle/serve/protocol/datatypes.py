@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import ml_dtypes
 import numpy as np
 
@@ -31,6 +33,7 @@ BINARY_ONLY = frozenset({"FP16", "BF16"})
 _NAMES = {dtype: name for name, dtype in NUMPY.items()}
 
 
+@functools.cache  # asked several times for each request
 def name_of(dtype: np.dtype | str) -> str:
     """Return the protocol's name of a numpy type.
 
