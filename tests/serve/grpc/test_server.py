@@ -1,6 +1,8 @@
 """Who may ask, where it listens, and how it stops."""
 
 import asyncio
+import shutil
+import subprocess
 
 import grpc
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 import tritonclient.grpc as triton
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.grpc import aio, service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 from fettle.core.errors import InputError
@@ -85,9 +87,68 @@ def test_beyond_loopback_it_stays_shut_without_tokens(service):
         asyncio.run(start_grpc(service, Settings(host="0.0.0.0", grpc_port=0)))
 
 
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A certificate for localhost that signs itself."""
+    if shutil.which("openssl") is None:
+        pytest.skip("`openssl`, which makes the certificate, is not on this machine")
+    folder = tmp_path_factory.mktemp("tls")
+    words = "req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 2 -subj"
+    names = ["/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    subprocess.run(["openssl", *words.split(), *names], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+def test_tls_is_spoken_with_a_certificate(start, certificate):
+    port, _ = start(certificate=certificate / "cert.pem", key=certificate / "key.pem")
+    root = str(certificate / "cert.pem")
+    with triton.InferenceServerClient(
+        f"localhost:{port}", ssl=True, root_certificates=root
+    ) as client:
+        assert ask(client).get_response().model_name == "one"
+    plain = triton.InferenceServerClient(f"localhost:{port}")
+    with plain, pytest.raises(InferenceServerException, match="UNAVAILABLE"):
+        plain.is_server_live()
+
+
+def test_what_was_let_in_is_answered_before_it_stops(service):
+    async def talk():
+        begun, go_on = asyncio.Event(), asyncio.Event()
+
+        async def slow(*args):
+            begun.set()
+            await go_on.wait()
+            return await type(service).infer(service, *args)
+
+        server = await start_grpc(Changed(service, infer=slow), service.settings)
+        async with aio.InferenceServerClient(f"127.0.0.1:{server.port}") as client:
+            asked = asyncio.create_task(ask(client))
+            await begun.wait()
+            stopping = asyncio.create_task(server.stop(10))
+            await asyncio.sleep(0.05)
+            assert not stopping.done()
+            go_on.set()
+            found = await asked
+            await stopping
+        return found.get_response().model_name
+
+    assert asyncio.run(talk()) == "one"
+
+
+class Changed:
+    """A service with some methods of its own."""
+
+    def __init__(self, service, **own):
+        self.__dict__.update(own, _service=service)
+
+    def __getattr__(self, name):
+        return getattr(self._service, name)
+
+
 def test_a_certificate_that_is_none_is_told(service, tmp_path):
     for name in ("cert", "key"):
         (tmp_path / name).write_text("no certificate")
-    settings = Settings(grpc_port=0, certificate=tmp_path / "cert", key=tmp_path / "missing")
-    with pytest.raises(InputError, match="certificate and its key"):
-        asyncio.run(start_grpc(service, settings))
+    for key in ("key", "missing"):
+        settings = Settings(grpc_port=0, certificate=tmp_path / "cert", key=tmp_path / key)
+        with pytest.raises(InputError, match="certificate and its key"):
+            asyncio.run(start_grpc(service, settings))

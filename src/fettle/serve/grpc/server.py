@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from fettle.core.errors import InputError, MissingError
-from fettle.serve.http.security import Gate
+from fettle.serve.http.security import Gate, tls_context
 from fettle.serve.settings import Settings
 
 if TYPE_CHECKING:
@@ -109,6 +109,8 @@ def _credentials(settings: Settings) -> Any:
     """Return what TLS needs; a certificate that was renewed is read with the next handshake."""
     import grpc
 
+    tls_context(settings)  # says in words what gRPC would only write to stderr
+
     def read() -> Any:
         assert settings.key is not None
         assert settings.certificate is not None
@@ -121,10 +123,4 @@ def _credentials(settings: Settings) -> Any:
         except OSError:
             return None  # what was read before goes on
 
-    try:
-        return grpc.dynamic_ssl_server_credentials(read(), renewed)
-    except OSError as error:
-        raise InputError(
-            f"a certificate and its key in PEM were expected in {settings.certificate} and"
-            f" {settings.key}: {error}"
-        ) from error
+    return grpc.dynamic_ssl_server_credentials(read(), renewed)
