@@ -32,7 +32,7 @@ _TOKENS = {
 }
 
 
-_LATER = frozenset({"grpc_port", "isolate"})  # not offered before they do something
+_LATER = frozenset({"isolate"})  # not offered before it does something
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> Outcome:
     settings = settings_of(args)
 
     def announce(server: Server, repository: Repository) -> None:
-        data = {"url": server.url, "models": repository.index()}
+        data = {"url": server.url, "grpc": server.grpc, "models": repository.index()}
         sys.stdout.write((json.dumps(data) if args.json else _text(data)) + "\n")
         sys.stdout.flush()
 
@@ -125,4 +125,5 @@ def _text(data: dict[str, Any]) -> str:
         + (f" ({row['reason']})" if row["reason"] else "")
         for row in data["models"]
     ]
-    return "\n".join([f"serving at {data['url']}", *models])
+    grpc = f", gRPC at {data['grpc']}" if data["grpc"] else ""
+    return "\n".join([f"serving at {data['url']}{grpc}", *models])

@@ -37,9 +37,10 @@ INSTALL = {
     "ray": "pip install 'fettle[ray]'",
     "tensorrt": "pip install 'fettle[tensorrt]'",
     **dict.fromkeys(
-        ("uvicorn", "httptools", "orjson", "grpc", "prometheus_client"),
+        ("uvicorn", "httptools", "uvloop", "orjson"),
         "pip install 'fettle[serve]'",
     ),
+    "grpc": "pip install 'fettle[grpc]'",
 }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 from fettle.monitor.capsule import Capsules
 from fettle.monitor.log import PredictionLog
@@ -53,12 +53,29 @@ async def serve(bundles: Sequence[str], settings: Settings, announce: Announce) 
         server = Server(app, settings, reload=repository.reload)
         metrics.add(lambda: connection_families(server.guard))
         try:
-            async with listening(server):
+            async with listening(server), _grpc(server, service):
                 await _until_stopped(server, repository, announce)
         finally:
             await repository.close()
             service.close()
     return server.interrupted
+
+
+@contextlib.asynccontextmanager
+async def _grpc(server: Server, service: Service) -> AsyncIterator[None]:
+    """Listen for gRPC within the block, where a port for it is given."""
+    settings = server.settings
+    if settings.grpc_port is None:
+        yield
+        return
+    from fettle.serve.grpc.server import start_grpc
+
+    grpc = await start_grpc(service, settings)
+    server.grpc = f"{settings.host}:{grpc.port}"
+    try:
+        yield
+    finally:
+        await grpc.stop(settings.drain_seconds)
 
 
 async def _until_stopped(server: Server, repository: Repository, announce: Announce) -> None:

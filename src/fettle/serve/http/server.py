@@ -46,6 +46,7 @@ class Server(uvicorn.Server):
     Attributes:
         guard: watches over its connections.
         interrupted: whether it was Ctrl-C that stopped it.
+        grpc: where gRPC is reached beside it, None where it isn't.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Server(uvicorn.Server):
         self.guard = Guard(settings)
         self._tls = tls_context(settings)
         self.interrupted = False
+        self.grpc: str | None = None
         self._stopping = asyncio.Event()
         self._reloading: asyncio.Task[None] | None = None
         super().__init__(_config(app, self.guard, settings))
