@@ -279,6 +279,25 @@ def test_inputs_that_the_engine_refuses_are_the_callers_fault():
     served(run, work)
 
 
+def test_an_engine_that_is_not_up_is_asked_once_for_a_batch():
+    engine, asked = Engine(held=True), []
+
+    def run(inputs):
+        engine(inputs)
+        asked.append(len(inputs["x"]))
+        raise NotReady("no worker process is up")
+
+    async def work(batcher):
+        held = [asyncio.ensure_future(batcher.infer(rows(i), soon())) for i in range(5)]
+        await until(lambda: engine.batches)
+        engine.gate.set()
+        found = await asyncio.gather(*held, return_exceptions=True)
+        assert all(isinstance(each, NotReady) for each in found)
+
+    served(run, work)
+    assert len(asked) <= 2
+
+
 def test_outputs_that_cannot_be_told_apart_are_never_handed_out():
     async def work(batcher):
         with pytest.raises(Broken):

@@ -274,6 +274,8 @@ class Batcher:
             return _Done(late)
         try:
             return self._together(wanted).after(late)
+        except Refused as refused:  # it has nothing to do with these inputs
+            return _Done([*late, *((ticket, refused) for ticket in wanted)])
         except Exception as error:  # an engine's own kinds have no base in common
             if len(wanted) == 1:
                 return _Done([*late, (wanted[0], _broken(error))])

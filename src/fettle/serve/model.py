@@ -14,17 +14,14 @@ from typing import Protocol
 
 from fettle.core.arrays import Arrays
 from fettle.core.bundle import Bundle, Manifest
-from fettle.core.errors import BundleError, CheckFailed, MissingError, ModelError
-from fettle.core.hashing import fingerprint
-from fettle.core.recipe import Recipe
+from fettle.core.errors import BundleError, CheckFailed
 from fettle.measure.replay import replay
-from fettle.runtimes import Runtime, Session
+from fettle.runtimes import Session
+from fettle.serve._engine import build_session, sha_of
 from fettle.serve._packing import Sizes
 from fettle.serve._places import name_of
 from fettle.serve._warm import Warm, warm_up
 from fettle.serve.protocol.signature import Signature
-
-_PLAIN = "onnxruntime"  # what runs a bundle that names no runtime
 
 
 class Opening(Protocol):
@@ -41,6 +38,14 @@ class Opening(Protocol):
     @property
     def allow_unproven(self) -> bool:
         """Whether a bundle is served that fails a check."""
+
+    @property
+    def isolate(self) -> int:
+        """How many worker processes run the engine; 0 runs it in this one."""
+
+    @property
+    def deadline_seconds(self) -> float:
+        """How long a request may take."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +85,10 @@ class Model:
         """
         bundle = Bundle.open(path)
         doubts = _unless_allowed(_no_proof(bundle), settings)
-        session = _session(bundle, settings.threads)
+        session = _session(bundle, settings)
         try:
             _unchanged(bundle)
-            doubts += _unless_allowed(replay(session, bundle).refused, settings)
+            doubts += _replayed(session, bundle, settings)
             warm = warm_up(session, bundle, settings.max_batch)
         except BaseException:
             session.close()
@@ -120,11 +125,6 @@ class Model:
         self.session.close()
 
 
-def sha_of(manifest: Manifest) -> str:
-    """Return 16 hex digits that tell this bundle from any other."""
-    return fingerprint(manifest.to_json())
-
-
 def _no_proof(bundle: Bundle) -> str | None:
     outcome = (bundle.manifest.verdict or {}).get("outcome", "none")
     if outcome == "pass":
@@ -144,18 +144,17 @@ def _unless_allowed(doubt: str | None, settings: Opening) -> list[str]:
     return [doubt]
 
 
-def _session(bundle: Bundle, threads: int) -> Session:
-    manifest = bundle.manifest
-    runtime = Recipe.parse(f"@ {manifest.runtime or _PLAIN}").runtime
-    assert isinstance(runtime, Runtime)
-    if runtime.takes != "onnx":
-        raise ModelError(f"`{runtime}` runs no ONNX file: optimize for another runtime to serve it")
-    reason = runtime.supports()
-    if reason is not None:
-        raise MissingError(f"the bundle in {bundle.path} runs on `{runtime.name()}`", reason)
-    if threads:
-        runtime = runtime.but(threads=threads)
-    return runtime.build(bundle.model_path, manifest.lowering.get(runtime.name(), ()))
+def _session(bundle: Bundle, settings: Opening) -> Session:
+    if not settings.isolate:
+        return build_session(bundle, settings.threads)
+    # here, for it costs what serves without worker processes nothing
+    from fettle.serve.workers.opening import isolated
+
+    return isolated(bundle, settings, lambda session, copy: _replayed(session, copy, settings))
+
+
+def _replayed(session: Session, bundle: Bundle, settings: Opening) -> list[str]:
+    return _unless_allowed(replay(session, bundle).refused, settings)
 
 
 def _unchanged(bundle: Bundle) -> None:

@@ -296,7 +296,10 @@ class Repository:
         return Model.load(place.path, self._settings, place.name, place.version)
 
     def _batcher(self, model: Model, entry: _Entry) -> Batcher:
+        # a process that hangs or starts must not hold up the event loop
+        inline = {"inline_s": 0.0} if self._settings.isolate else {}
         limits = BatchLimits(
+            **inline,
             queue=self._settings.queue,
             delay_s=self._settings.batch_delay_ms / 1000,
             callers=model.callers,
