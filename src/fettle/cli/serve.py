@@ -32,9 +32,6 @@ _TOKENS = {
 }
 
 
-_LATER = frozenset({"isolate"})  # not offered before it does something
-
-
 def options(parser: argparse.ArgumentParser) -> None:
     """Declare the options: the bundles, and a knob of the settings each."""
     parser.add_argument(
@@ -83,14 +80,14 @@ def settings_of(args: argparse.Namespace) -> Settings:
     for name, (option, _) in _TOKENS.items():
         path = getattr(args, option.removeprefix("--").replace("-", "_"))
         values[name] = _lines(option, path) if path else ()
-    assert values.keys() | _LATER == {field.name for field in dataclasses.fields(Settings)}
+    assert values.keys() == {field.name for field in dataclasses.fields(Settings)}
     return Settings(**values)
 
 
 def _knobs() -> list[Knob]:
     from fettle.serve.settings import Settings
 
-    return [knob for knob in knobs_of(Settings) if knob.name not in _LATER]
+    return list(knobs_of(Settings))
 
 
 def _add(parser: argparse.ArgumentParser, knob: Knob) -> None:
