@@ -14,6 +14,15 @@ def job(proven):
 
 
 @pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """The folder of temporary files, which is empty."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder
+
+
+@pytest.fixture
 def remote(job):
     worker = Remote(job)
     yield worker

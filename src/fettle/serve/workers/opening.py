@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import functools
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Protocol
 
 from fettle.core.bundle import Bundle
-from fettle.core.errors import StorageError
 from fettle.core.machine import usable_threads
 from fettle.runtimes import Session
 from fettle.serve._engine import runtime_of, sha_of
+from fettle.serve.workers.copies import Copy
 from fettle.serve.workers.pool import Pool
 from fettle.serve.workers.remote import Job, Remote
 
@@ -55,17 +52,17 @@ def isolated(bundle: Bundle, settings: Isolation, check: Check) -> Pool:
         StorageError: there is no room for the copy.
     """
     runtime = runtime_of(bundle)
-    copy = replace(bundle, path=_copied(bundle))
+    kept = Copy(bundle)
+    copy = replace(bundle, path=kept.path)
     # half of the deadline: who waits for a process that hangs may still be answered by another
     longest = max(_SHORTEST_S, settings.deadline_seconds / 2)
     share = runtime.threads or max(1, usable_threads() // settings.isolate)
     job = Job(copy.path, sha_of(bundle.manifest), settings.threads or share, longest)
-    cleanup = functools.partial(shutil.rmtree, copy.path.parent, ignore_errors=True)
     return Pool(
         functools.partial(_checked, job, lambda remote: check(remote, copy)),
         settings.isolate,
         longest,
-        cleanup,
+        kept.close,
     )
 
 
@@ -78,15 +75,3 @@ def _checked(job: Job, check: Callable[[Session], object]) -> Remote:
         remote.wait()
         raise
     return remote
-
-
-def _copied(bundle: Bundle) -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="fettle-worker-"))
-    try:
-        return Path(shutil.copytree(bundle.path, folder / "bundle"))
-    except (OSError, shutil.Error) as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise StorageError(
-            f"worker processes expect room for a copy of {bundle.path} in {folder.parent}: {error};"
-            " set TMPDIR to a folder that has it"
-        ) from error
