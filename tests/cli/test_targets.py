@@ -102,5 +102,8 @@ def test_the_reference_runs_where_the_target_does(target, device, tmp_path):
         def key(self):
             return ""
 
+        def measuring(self, batch, seconds, progress):
+            return None
+
     study = Study(Shop(), Setting(target=(target,)), tmp_path)
     assert study._torch_trial().runtime.device == device
