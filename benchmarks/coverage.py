@@ -219,7 +219,8 @@ def _cell(found: Found | None) -> str:
     text = " / ".join(_speed(engine) for engine in engines)
     if any("nncf" in engine for engine in engines):
         text += " *noisy*"
-    return text + (" *slower*" if all(s is None or s < 1 for s in speeds) else "")
+    timed = [speed for speed in speeds if speed]
+    return text + (" *slower*" if timed and max(timed) < 1 else "")
 
 
 def _speed(engine: Found) -> str:
