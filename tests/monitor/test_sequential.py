@@ -10,6 +10,7 @@ from fettle.monitor.sequential import (
     Tally,
     difference,
     difference_log_evidence,
+    difference_side,
     log_evidence,
     proportion,
 )
@@ -155,6 +156,13 @@ def test_a_true_difference_is_found_and_held():
     ]
     assert np.mean([each.low <= 0.06 <= each.high for each in found]) >= 0.95
     assert np.mean([each.side(0.0) == "above" for each in found]) > 0.9
+
+
+@pytest.mark.parametrize("limit", [-1.0, -0.2, 0.0, 0.0101, 0.02, 0.3, 1.0])
+@pytest.mark.parametrize("second", [(0, 0), (0, 900), (30, 900), (900, 900)])
+def test_the_side_alone_is_the_interval_s(limit, second):
+    first, second = Tally(5, 2000), Tally(*second)
+    assert difference_side(first, second, limit) == difference(first, second).side(limit)
 
 
 def test_the_arms_changing_places_changes_the_sign():

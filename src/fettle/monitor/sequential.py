@@ -31,6 +31,7 @@ Howard, A. Ramdas, Bernoulli 28 (2022) 1704–1728 (quantiles).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -110,7 +111,7 @@ def proportion(hits: float, n: int, alpha: float = 0.05) -> Interval:
     if n == 0:
         return Interval(None, 0.0, 1.0)
     estimate = hits / n
-    threshold = -np.log(alpha)
+    threshold = -math.log(alpha)
 
     def held(rate: float) -> bool:
         return bool(log_evidence(hits, n, rate) < threshold)
@@ -133,12 +134,22 @@ def difference(first: Tally, second: Tally, alpha: float = 0.05) -> Interval:
     if first.n == 0 or second.n == 0:
         return Interval(None, -1.0, 1.0)
     estimate = second.hits / second.n - first.hits / first.n
-    threshold = -np.log(alpha)
+    threshold = -math.log(alpha)
 
     def held(delta: float) -> bool:
         return bool(difference_log_evidence(first, second, delta) < threshold)
 
     return Interval(estimate, _edge(held, estimate, -1.0), _edge(held, estimate, 1.0))
+
+
+def difference_side(first: Tally, second: Tally, limit: float, alpha: float = 0.05) -> Side:
+    """Return `difference(…).side(limit)`, a hundred times as fast: it looks at the limit alone."""
+    if first.n == 0 or second.n == 0:
+        return "open"
+    if difference_log_evidence(first, second, limit) < -math.log(alpha):
+        return "open"
+    estimate = second.hits / second.n - first.hits / first.n
+    return "above" if estimate > limit else "below"
 
 
 def difference_log_evidence(first: Tally, second: Tally, delta: float) -> float:
@@ -162,9 +173,9 @@ def difference_log_evidence(first: Tally, second: Tally, delta: float) -> float:
 def _slope(tally: Tally, rate: float) -> float:
     """Return the derivative of ln M, infinite where the rate can't be."""
     misses = tally.n - tally.hits
-    up = misses / (1 - rate) if rate < 1 else (np.inf if misses else 0.0)
-    down = tally.hits / rate if rate > 0 else (np.inf if tally.hits else 0.0)
-    return float(up - down)
+    up = misses / (1 - rate) if rate < 1 else (math.inf if misses else 0.0)
+    down = tally.hits / rate if rate > 0 else (math.inf if tally.hits else 0.0)
+    return up - down
 
 
 def _edge(held: Callable[[float], bool], inside: float, outside: float) -> float:

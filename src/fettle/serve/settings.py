@@ -54,7 +54,7 @@ class Limits:
     ] = 1 << 30
 
     def __post_init__(self) -> None:
-        _check(self)
+        check_knobs(self)
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Settings(Limits):
         return self.certificate is not None
 
 
-def _check(settings: Limits) -> None:
+def check_knobs(settings: object) -> None:
     """Bring every knob to its own type; None stays where a knob allows it."""
     owner = type(settings).__name__.lower()
     for knob in knobs_of(type(settings)):
