@@ -31,6 +31,9 @@ def test_the_service_is_an_inference_service(proven, tmp_path):
     assert container["resources"]["limits"]["cpu"] == "4"
     assert container["readinessProbe"]["httpGet"]["path"] == "/v2/health/ready"
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    (mount,) = container["volumeMounts"]
+    (volume,) = service["spec"]["predictor"]["volumes"]
+    assert (mount["name"], mount["mountPath"]) == (volume["name"], "/tmp")
 
 
 def test_a_canary_gets_its_share(proven, tmp_path):

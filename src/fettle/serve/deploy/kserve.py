@@ -24,6 +24,7 @@ from fettle.serve.deploy._deployment import Deployment
 from fettle.serve.deploy._image import dockerfile
 
 _PORT = 8080
+_SCRATCH = "scratch"  # the root file system is read-only; engines keep what they compile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,7 @@ class KServe(Deployment):
             "maxReplicas": max(self.replicas, self.most_replicas),
             "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
             "containers": [self._container(image)],
+            "volumes": [{"name": _SCRATCH, "emptyDir": {}}],
         }
         if self.canary < 100:
             predictor["canaryTrafficPercent"] = self.canary
@@ -79,6 +81,7 @@ class KServe(Deployment):
                 "readOnlyRootFilesystem": True,
                 "capabilities": {"drop": ["ALL"]},
             },
+            "volumeMounts": [{"name": _SCRATCH, "mountPath": "/tmp"}],  # noqa: S108 - the pod's own
             "readinessProbe": _probe("ready"),
             "livenessProbe": _probe("live"),
         }
