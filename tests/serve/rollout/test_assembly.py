@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -113,6 +115,32 @@ def test_a_shadow_rides_along_and_is_logged(proven, twin, tmp_path):
     rows = list(open_log(tmp_path / "log.db").rows())
     assert {row.route for row in rows} == {"shadow"}
     assert {row.id for row in rows} == {f"r{number}" for number in range(30)}
+
+
+def test_a_shadow_that_hangs_hurts_no_request(proven, twin):
+    wanted = RolloutSettings(shadow=str(twin.path), mirror_sample=1.0, mirror_busy=1.0)
+    go = threading.Event()
+
+    def hang(inputs):
+        go.wait(30)
+        raise RuntimeError("it never came back")
+
+    async def work(service, rollout):
+        ((_, arm),) = rollout._arms
+        model = arm.find("digits").model
+        session, hanging = model.session, SimpleNamespace(run=hang, close=lambda: None)
+        object.__setattr__(model, "session", hanging)
+        answers = await ask(service, 100)
+        status = rollout.status()["shadow"]
+        go.set()
+        object.__setattr__(model, "session", session)
+        return len(answers), status
+
+    answered, status = running(proven, wanted, work)
+    assert answered == 100
+    assert status["done"] == 0
+    assert status["taken"] + status["dropped"] == 100
+    assert status["dropped"] >= 100 - 65
 
 
 def test_a_damaged_bundle_is_told_by_its_shadow(damaged, proven):
