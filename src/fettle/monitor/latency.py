@@ -141,7 +141,7 @@ def summarize(log: LogFile, seconds: float | None = None) -> Summary:
         InputError: so many windows that they don't fit into memory.
         DataError: the log is damaged.
     """
-    length = seconds if seconds is not None else _fitting(log.span)
+    length = seconds if seconds is not None else fitting(log.span)
     if not 1e-3 <= length <= 1e9:
         raise InputError(f"`seconds` expects a length from 1e-3 to 1e9, got {length!r}")
     counting = _Counting(round(length * _SECOND))
@@ -205,7 +205,7 @@ def _count(cell: Cell, status: str, frame: Frame, which: np.ndarray) -> None:
         histogram.add(frame[name][which])
 
 
-def _fitting(span: tuple[int, int] | None) -> float:
+def fitting(span: tuple[int, int] | None) -> float:
     """Return the shortest round length of which few windows hold the span."""
     seconds = (span[1] - span[0]) / _SECOND if span else 0.0
     fits = (length for length in _LENGTHS if seconds / length <= _MANY)
