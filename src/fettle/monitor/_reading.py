@@ -54,34 +54,34 @@ class LogFile:
 
     def __len__(self) -> int:
         """How many predictions it holds."""
-        return int(self._ask("SELECT count(*) FROM predictions")[0][0])
+        return int(self.query("SELECT count(*) FROM predictions")[0][0])
 
     @property
     def origins(self) -> dict[int, Origin]:
         """All origins, by the numbers that frames refer to."""
-        found = self._ask("SELECT * FROM origins")
+        found = self.query("SELECT * FROM origins")
         self._origins.update((number, Origin(*values)) for number, *values in found)
         return self._origins
 
     @property
     def span(self) -> tuple[int, int] | None:
         """The first and the last time in it, in nanoseconds of the epoch; None of an empty log."""
-        first, last = self._ask("SELECT min(time), max(time) FROM predictions")[0]
+        first, last = self.query("SELECT min(time), max(time) FROM predictions")[0]
         return None if first is None else (int(first), int(last))
 
     @property
     def losses(self) -> dict[str, int]:
         """What was not logged, by kind; see `Counts`."""
-        return dict(self._ask("SELECT kind, sum(count) FROM losses GROUP BY kind ORDER BY kind"))
+        return dict(self.query("SELECT kind, sum(count) FROM losses GROUP BY kind ORDER BY kind"))
 
     @property
     def labels(self) -> int:
         """How many labels it holds, of predictions or still without."""
-        return int(self._ask("SELECT count(*) FROM labels")[0][0])
+        return int(self.query("SELECT count(*) FROM labels")[0][0])
 
     def failures(self, most: int = 1000) -> list[Failure]:
         """Return what failed, the most frequent first, at most so many kinds."""
-        found = self._ask(_FAILURES, most)
+        found = self.query(_FAILURES, most)
         known = self._known(row[0] for row in found)
         return [Failure(known[number], *values) for number, *values in found]
 
@@ -154,7 +154,7 @@ class LogFile:
         row, time = names.index("row"), names.index("time")
         at: tuple[int, ...] = (since, _FIRST) if order == "time" else (_FIRST,)
         at_once = _FEW if "arrays" in names else _AT_ONCE
-        while piece := self._ask(statement, *at, since, until, at_once):
+        while piece := self.query(statement, *at, since, until, at_once):
             yield piece
             last = piece[-1]
             at = (last[time], last[row]) if order == "time" else (last[row],)
@@ -162,7 +162,12 @@ class LogFile:
     def _known(self, numbers: Any) -> dict[int, Origin]:
         return self._origins if self._origins.keys() >= set(numbers) else self.origins
 
-    def _ask(self, statement: str, *values: int) -> list[tuple[Any, ...]]:
+    def query(self, statement: str, *values: int) -> list[tuple[Any, ...]]:
+        """Return what a statement on the tables of `_schema` gives.
+
+        Raises:
+            DataError: the file is damaged.
+        """
         with damage(self.path):
             return self._database.execute(statement, values).fetchall()
 
