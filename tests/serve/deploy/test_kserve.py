@@ -48,23 +48,6 @@ def test_never_more_least_than_most_replicas(proven, tmp_path):
     assert service["spec"]["predictor"]["maxReplicas"] == 8
 
 
-def test_the_image_is_not_roots(proven, tmp_path):
-    written(proven, tmp_path / "kserve")
-    lines = (tmp_path / "kserve" / "Dockerfile").read_text().splitlines()
-    assert "USER 10001" in lines
-    assert any("'fettle[serve]'" in line for line in lines)
-
-
-def test_the_image_holds_the_engine_of_the_proof(make_bundle, tmp_path):
-    bundle = make_bundle(
-        tmp_path / "best", runtime="openvino(threads=1)", versions={"openvino": "2026.4.1"}
-    )
-    written(bundle, tmp_path / "kserve")
-    text = (tmp_path / "kserve" / "Dockerfile").read_text()
-    assert "fettle[serve,openvino]" in text
-    assert "openvino==2026.4.1" in text
-
-
 def test_shares_have_bounds():
     with pytest.raises(KnobError, match="canary"):
         DEPLOYMENTS.make("kserve", canary=101)
