@@ -32,7 +32,7 @@ def test_a_row_holds_all_that_was_said(written, make):
         "row": 1, "time": make(1).time, "id": "r1", "model": "digits", "version": "2",
         "sha": "0123456789abcdef", "route": "only", "protocol": "rest", "status": "Broken",
         "key": "me", "error": "no", "batch": 4, "queue_us": 30, "compute_us": 200,
-        "total_us": 400, "top": None, "confidence": None, "label": None,
+        "total_us": 400, "top": None, "confidence": None, "agreement": None, "label": None,
     }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ _ALIASES = {
     "top": ("top", "prediction", "predicted"),
     "label": ("label", "target", "actual"),
     "confidence": ("confidence", "probability"),
+    "agreement": ("agreement",),
     "batch": ("batch",),
 }
 # the last second, millisecond and microsecond that a number without a unit may be

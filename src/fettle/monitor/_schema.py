@@ -16,12 +16,12 @@ from urllib.parse import quote
 
 from fettle.core.errors import DataError, StorageError
 
-VERSION = 1
+VERSION = 2
 _APPLICATION = 0x66746C65  # "ftle"
 _PATIENCE_S = 5.0  # for another process that writes
 
 ORIGIN = ("model", "version", "sha", "route", "protocol", "status")
-NUMBERS = ("batch", "queue_us", "compute_us", "total_us", "top", "confidence")
+NUMBERS = ("batch", "queue_us", "compute_us", "total_us", "top", "confidence", "agreement")
 COLUMNS = ("row", "time", "origin", "id", "key", "error", *NUMBERS)
 
 _TABLES = """
@@ -33,7 +33,8 @@ CREATE TABLE origins (
 CREATE TABLE predictions (
     row INTEGER PRIMARY KEY, time INTEGER NOT NULL, origin INTEGER NOT NULL, id TEXT NOT NULL,
     key TEXT NOT NULL, error TEXT NOT NULL, batch INTEGER, queue_us INTEGER,
-    compute_us INTEGER, total_us INTEGER, top INTEGER, confidence REAL
+    compute_us INTEGER, total_us INTEGER, top INTEGER, confidence REAL,
+    agreement REAL
 );
 CREATE INDEX predictions_time ON predictions (time);
 CREATE TABLE labels (id TEXT PRIMARY KEY, value NOT NULL, time INTEGER NOT NULL);
@@ -46,7 +47,7 @@ END;
 CREATE VIEW log AS
     SELECT row, datetime(p.time / 1000000000, 'unixepoch') AS at, p.time, p.id, model, version,
         sha, route, protocol, status, key, error, batch, queue_us, compute_us, total_us, top,
-        confidence, value AS label
+        confidence, agreement, value AS label
     FROM predictions p JOIN origins USING (origin) LEFT JOIN labels l ON l.id = p.id;
 """
 

@@ -128,7 +128,7 @@ class Store:
             known = (p.model, p.version, p.sha, p.route, p.protocol, p.status)
             origin = self._origins.get(known) or self._origin(known)
             rows += (row, p.time, origin, p.id, p.key, p.error, p.batch)
-            rows += (p.queue_us, p.compute_us, p.total_us, p.top, p.confidence)
+            rows += (p.queue_us, p.compute_us, p.total_us, p.top, p.confidence, p.agreement)
         if self._fits(_insertion(len(predictions)), rows):
             return 0
         singles = (rows[at : at + len(COLUMNS)] for at in range(0, len(rows), len(COLUMNS)))

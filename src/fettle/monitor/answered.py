@@ -27,6 +27,7 @@ class Answered(NamedTuple):
         timing: how long it waited and was computed, in seconds, and how many rows ran with it.
         total_s: from its first byte to its answer, in seconds.
         error: why it failed; None when it didn't.
+        agreement: of a shadow, with what was answered; None where that isn't known.
 
     The others are as in `Prediction`.
     """
@@ -44,6 +45,7 @@ class Answered(NamedTuple):
     inputs: Arrays
     outputs: Arrays | None = None
     error: BaseException | None = None
+    agreement: float | None = None
 
 
 def predictions(answered: Sequence[Answered]) -> list[Prediction]:
@@ -119,6 +121,7 @@ def _prediction(seen: Answered, top: Top | None) -> Prediction:
         "protocol": seen.protocol,
         "top": top[0] if top else None,
         "confidence": top[1] if top else None,
+        "agreement": seen.agreement,
         "label": None,
         "inputs": None,
         "outputs": None,

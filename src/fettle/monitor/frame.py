@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-NUMBERS = ("batch", "queue_us", "compute_us", "total_us", "top", "confidence")
+NUMBERS = ("batch", "queue_us", "compute_us", "total_us", "top", "confidence", "agreement")
 TEXTS = ("id", "key", "error", "label")
 COLUMNS = ("time", "origin", *NUMBERS, *TEXTS)
 

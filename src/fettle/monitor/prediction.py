@@ -29,6 +29,8 @@ class Prediction:
         protocol: "rest", "grpc" or "ray".
         top: the largest class of the first output, where it classifies one example.
         confidence: the probability of that class.
+        agreement: of a shadow's row, the share of its examples that it answers as was answered;
+            None where they can't be compared, and of all other rows.
         label: what was right, from feedback.
         inputs, outputs: by name, batch first; only of a prediction that was sampled.
     """
@@ -49,6 +51,7 @@ class Prediction:
     protocol: str = "rest"
     top: int | None = None
     confidence: float | None = None
+    agreement: float | None = None
     label: Label | None = None
     inputs: Arrays | None = field(default=None, repr=False, compare=False)
     outputs: Arrays | None = field(default=None, repr=False, compare=False)

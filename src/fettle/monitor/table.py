@@ -24,7 +24,7 @@ from fettle.monitor.prediction import OK
 _AT_ONCE = 10_000
 _SECOND = 10**9
 _SQLITE = b"SQLite format 3\0"
-_PREDICTION = "INSERT INTO predictions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_PREDICTION = "INSERT INTO predictions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _LABEL = "INSERT OR REPLACE INTO labels VALUES (?, ?, ?)"
 _ORIGIN = "INSERT INTO origins VALUES (?, ?, ?, ?, ?, ?, ?)"
 
@@ -126,6 +126,7 @@ def _row(
             *durations,
             columns.answer(row, "top"),
             columns.number(row, "confidence"),
+            columns.number(row, "agreement"),
         )
         return found, columns.answer(row, "label")
     except DataError as error:
