@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 
 from fettle.cli import build_parser
-from fettle.cli.serve import settings_of
+from fettle.cli.serve import rollout_of, settings_of
 from fettle.core.bundle import Bundle, write_manifest
 from fettle.core.errors import InputError, KnobError
 
@@ -52,6 +52,35 @@ def test_options_out_of_bounds_are_told():
         parsed("--port", "70000")
     with pytest.raises(InputError, match="belong together"):
         parsed("--key", "k.pem")
+
+
+def test_what_rides_along_is_told_by_options(tmp_path):
+    def riding(*words):
+        return rollout_of(build_parser(["serve"]).parse_args(["serve", "bundle", *words]))
+
+    assert not riding().wanted
+    found = riding(
+        "--shadow", "m=other", "--shadow-sample", "0.5", "--canary", "next", "--canary-steps",
+        "0.2,0.6", "--canary-p99-ms", "20", "--decisions", "d.jsonl",
+    )  # fmt: skip
+    assert (found.shadow, found.shadow_sample, found.canary) == ("m=other", 0.5, "next")
+    assert (found.steps, found.canary_p99_ms) == ((0.2, 0.6), 20.0)
+    assert str(found.decisions) == "d.jsonl"
+    assert riding("--ab", "b", "--split", "0.1").split == 0.1
+
+
+@pytest.mark.parametrize(
+    ("words", "needle"),
+    [
+        (["--ab", "b", "--split", "1.5"], "split"),
+        (["--ab", "b", "--canary", "c"], "both say who answers"),
+        (["--canary", "c", "--canary-steps", "0.5,0.1"], "growing shares"),
+        (["--shadow-sample", "-0.1"], "shadow_sample"),
+        (["--shadow", "nothing"], "nothing"),
+    ],
+)
+def test_what_can_not_ride_along_is_refused(refused, finished, words, needle):
+    refused(["serve", f"m={finished / 'best'}", "--port", 0, *words], needle)
 
 
 @pytest.mark.parametrize("contents", [None, "", "short", "ünïcode-tökens-ünïcode"])

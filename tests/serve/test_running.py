@@ -1,8 +1,18 @@
 """A whole server: REST and gRPC beside each other, on one service."""
 
+import asyncio
+from dataclasses import replace
+
 import numpy as np
+import onnx
 import pytest
 from tests.serve.http.whole import serving
+
+from fettle.core.bundle import write_bundle
+from fettle.core.errors import FettleError
+from fettle.serve.rollout.settings import RolloutSettings
+from fettle.serve.running import serve
+from fettle.serve.settings import Settings
 
 grpcclient = pytest.importorskip("tritonclient.grpc")
 
@@ -37,3 +47,64 @@ def test_both_protocols_answer_and_are_counted_together(run, proven):
 def test_without_a_port_there_is_no_grpc(proven):
     with serving([f"m={proven.path}"]) as running:
         assert running.server.grpc is None
+
+
+def refused(bundles, **wanted):
+    """Return what `serve` says when it doesn't come up."""
+
+    def announce(server, repository):
+        raise AssertionError("it came up")
+
+    settings = Settings(port=0, access_log=False, threads=1)
+    with pytest.raises(FettleError) as error:
+        asyncio.run(serve([str(b) for b in bundles], settings, announce, RolloutSettings(**wanted)))
+    return str(error.value)
+
+
+@pytest.fixture(scope="module")
+def renamed(tmp_path_factory, proven):
+    """A bundle of the same network, whose input has another name."""
+    folder = tmp_path_factory.mktemp("renamed") / "files"
+    folder.mkdir()
+    model = onnx.load(proven.model_path)
+    (given,) = model.graph.input
+    for node in model.graph.node:
+        node.input[:] = ["other" if name == given.name else name for name in node.input]
+    old, given.name = given.name, "other"
+    onnx.save(model, folder / "model.onnx")
+    inputs, outputs = proven.golden()
+    named = {"input/other": inputs[old], **{f"output/{k}": v for k, v in outputs.items()}}
+    for file in ("golden.npz", "reference.npz"):
+        np.savez(folder / file, allow_pickle=False, **named)
+    specs = (replace(proven.manifest.inputs[0], name="other"),)
+    return write_bundle(folder.parent / "best", replace(proven.manifest, inputs=specs), folder)
+
+
+@pytest.mark.parametrize("kind", ["shadow", "ab", "canary"])
+def test_a_bundle_with_other_inputs_can_not_ride_along(proven, renamed, kind):
+    said = refused([f"m={proven.path}"], **{kind: str(renamed.path)})
+    assert f"`--{kind}` expects what takes and gives the same as `m`" in said
+    assert "other float32" in said
+
+
+def test_what_rides_along_is_proven_too(proven, make_bundle, tmp_path):
+    doubtful = make_bundle(tmp_path / "b", verdict={**proven.manifest.verdict, "outcome": "fail"})
+    said = refused([f"m={proven.path}"], shadow=str(doubtful.path))
+    assert "is fail, not pass" in said
+    assert "--allow-unproven" in said
+
+
+def test_a_folder_that_is_missing_is_told_before_anything_is_loaded(proven, tmp_path):
+    said = refused([f"m={proven.path}"], canary=str(tmp_path / "nothing"))
+    assert said.startswith("`--canary` expects a bundle, and there is none at ")
+    assert "one of the models m" in refused([f"m={proven.path}"], ab=f"other={proven.path}")
+
+
+def test_what_is_missed_and_lost_is_told_to_prometheus(proven):
+    with serving([f"m={proven.path}"], RolloutSettings(shadow=str(proven.path)), isolate=1) as run:
+        told = run.talk(
+            b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        ).decode()
+    for part in ("only", "shadow"):
+        assert f'fettle_workers_lost_total{{model="m",version="1",part="{part}"}} 0' in told
+    assert 'fettle_observer_dropped_total{observer="Shadow"} 0' in told

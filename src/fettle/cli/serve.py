@@ -18,8 +18,11 @@ from fettle.core.knobs import Knob, Range, knobs_of
 if TYPE_CHECKING:
     from fettle.serve.http.server import Server
     from fettle.serve.repository import Repository
+    from fettle.serve.rollout.settings import RolloutSettings
     from fettle.serve.settings import Settings
 
+Options = argparse.ArgumentParser | argparse._ArgumentGroup
+_KINDS = ("shadow", "ab", "canary")
 _FILES = {
     "log": ("FILE.db", "log of all predictions, which is made where there is none"),
     "capsules": ("DIR", "keep failed predictions here, for `fettle replay`"),
@@ -43,6 +46,15 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
     for knob in _knobs():
         _add(parser, knob)
+    rollout = parser.add_argument_group("what rides along")
+    for knob in _rollout_knobs():
+        _add(rollout, knob)
+    rollout.add_argument(
+        "--decisions",
+        type=Path,
+        metavar="FILE.jsonl",
+        help="keep a canary's decisions here, and go on from them after a restart",
+    )
     for name, (metavar, meaning) in _FILES.items():
         parser.add_argument(f"--{name}", type=Path, metavar=metavar, help=meaning)
     for option, meaning in _TOKENS.values():
@@ -55,15 +67,21 @@ def run(args: argparse.Namespace) -> Outcome:
     from fettle.serve.http.server import new_loop
     from fettle.serve.running import serve
 
-    settings = settings_of(args)
+    settings, rollout = settings_of(args), rollout_of(args)
+    riding = {kind: bundle for kind in _KINDS if (bundle := getattr(rollout, kind))}
 
     def announce(server: Server, repository: Repository) -> None:
-        data = {"url": server.url, "grpc": server.grpc, "models": repository.index()}
+        data = {
+            "url": server.url,
+            "grpc": server.grpc,
+            "models": repository.index(),
+            "rollout": riding,
+        }
         sys.stdout.write((json.dumps(data) if args.json else _text(data)) + "\n")
         sys.stdout.flush()
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
-        interrupted = runner.run(serve(args.bundles, settings, announce))
+        interrupted = runner.run(serve(args.bundles, settings, announce, rollout))
     return Outcome({}, "", INTERRUPTED if interrupted else 0, shown=True)
 
 
@@ -84,13 +102,32 @@ def settings_of(args: argparse.Namespace) -> Settings:
     return Settings(**values)
 
 
+def rollout_of(args: argparse.Namespace) -> RolloutSettings:
+    """Return what rides along.
+
+    Raises:
+        KnobError: an option out of its bounds.
+        InputError: options that contradict each other.
+    """
+    from fettle.serve.rollout.settings import RolloutSettings
+
+    given = {knob.name: getattr(args, knob.name) for knob in _rollout_knobs()}
+    return RolloutSettings(**given, decisions=args.decisions)
+
+
 def _knobs() -> list[Knob]:
     from fettle.serve.settings import Settings
 
     return list(knobs_of(Settings))
 
 
-def _add(parser: argparse.ArgumentParser, knob: Knob) -> None:
+def _rollout_knobs() -> list[Knob]:
+    from fettle.serve.rollout.settings import RolloutSettings
+
+    return list(knobs_of(RolloutSettings))
+
+
+def _add(parser: Options, knob: Knob) -> None:
     option = f"--{knob.name.replace('_', '-')}"
     bounds = f" ({knob.bounds})" if isinstance(knob.bounds, Range) else ""
     meaning = f"{knob.meaning}{bounds}, default {_shown(knob.default)}".replace("%", "%%")
@@ -123,4 +160,5 @@ def _text(data: dict[str, Any]) -> str:
         for row in data["models"]
     ]
     grpc = f", gRPC at {data['grpc']}" if data["grpc"] else ""
-    return "\n".join([f"serving at {data['url']}{grpc}", *models])
+    riding = [f"  {kind}: {bundle}" for kind, bundle in data["rollout"].items()]
+    return "\n".join([f"serving at {data['url']}{grpc}", *models, *riding])

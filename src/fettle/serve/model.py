@@ -111,6 +111,11 @@ class Model:
         """How many threads keep the engine busy."""
         return max(1, self.session.callers)
 
+    @property
+    def workers_lost(self) -> int | None:
+        """How many of its worker processes have ended unasked; None where it has none."""
+        return getattr(self.session, "lost", None)
+
     def run(self, inputs: Arrays) -> Arrays:
         """Return the outputs by name, batch first; blocking, safe for `callers` threads.
 

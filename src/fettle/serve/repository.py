@@ -91,8 +91,16 @@ class Repository:
         for place in found:
             self.add(place.name, place.version, place.path)
 
-    def add(self, name: str, version: str, path: Path) -> None:
+    def add(
+        self, name: str, version: str, path: Path, statistics: Statistics | None = None
+    ) -> None:
         """Add a bundle's folder under a name and a version; it is loaded by `start`.
+
+        Args:
+            name: what clients call it.
+            version: a whole number, as text.
+            path: the folder.
+            statistics: where its requests are counted; None for counters of its own.
 
         Raises:
             InputError: a name or a version that isn't one, or that is taken.
@@ -104,7 +112,7 @@ class Repository:
                 f"`{name}` version {version} is {other} already, so {path} can't be it too:"
                 f" give it another name or version, NAME:VERSION={path}"
             )
-        self._entries[name, version] = _Entry(place)
+        self._entries[name, version] = _Entry(place, statistics or Statistics())
 
     def find(self, name: str, version: str | None = None) -> Served:
         """Return what answers for a name: that version, else the highest that is ready.
@@ -132,6 +140,11 @@ class Repository:
     def statistics(self) -> Mapping[tuple[str, str], Statistics]:
         """Return the counters of every name and version."""
         return {key: entry.statistics for key, entry in self._entries.items()}
+
+    def workers_lost(self) -> dict[tuple[str, str], int]:
+        """Return how many worker processes each model that answers has lost, where it has any."""
+        found = {k: e.served.model.workers_lost for k, e in self._entries.items() if e.served}
+        return {key: lost for key, lost in found.items() if lost is not None}
 
     def ready(self) -> bool:
         """Say whether all that should be loaded is."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from fettle.monitor.capsule import Capsules
 from fettle.monitor.log import PredictionLog
@@ -17,24 +18,39 @@ from fettle.monitor.metrics import Family, Latencies, log_families
 from fettle.serve.http.access import AccessLog
 from fettle.serve.http.app import App
 from fettle.serve.http.handlers import Handlers
-from fettle.serve.http.metrics import Metrics, connection_families
+from fettle.serve.http.metrics import (
+    Metrics,
+    channel_families,
+    connection_families,
+    worker_families,
+)
 from fettle.serve.http.security import Gate
 from fettle.serve.http.server import Server, listening, raise_descriptor_limit
 from fettle.serve.repository import Repository
-from fettle.serve.seams import Observer
+from fettle.serve.rollout.assembly import rollout_of
+from fettle.serve.rollout.riding import Rollout
+from fettle.serve.rollout.settings import RolloutSettings
+from fettle.serve.room import Room
+from fettle.serve.seams import ONLY, Observer
 from fettle.serve.service import Service
 from fettle.serve.settings import Settings
 
 Announce = Callable[[Server, Repository], None]
 
 
-async def serve(bundles: Sequence[str], settings: Settings, announce: Announce) -> bool:
+async def serve(
+    bundles: Sequence[str],
+    settings: Settings,
+    announce: Announce,
+    wanted: RolloutSettings | None = None,
+) -> bool:
     """Serve until a signal comes; return whether it was Ctrl-C.
 
     Args:
         bundles: `[NAME[:VERSION]=]PATH` of each model.
         settings: where and how.
         announce: is called once all models are ready.
+        wanted: what rides along with them; None for nothing.
 
     Raises:
         FettleError: the settings leave the server open, the address is taken, or a bundle can't be
@@ -46,23 +62,57 @@ async def serve(bundles: Sequence[str], settings: Settings, announce: Announce) 
     for text in bundles:
         repository.give(text)
     with _observers(settings) as observers:
-        service = Service(repository, settings, observers=observers.all)
-        metrics = Metrics(service, [observers.families])
-        handlers = Handlers(service, observers.log, metrics)
-        app = App(handlers, gate, observers.access.add if observers.access else None)
-        server = Server(app, settings, reload=repository.reload)
-        metrics.add(lambda: connection_families(server.guard))
+        record = observers.log.tell if observers.log else None
+        riding = rollout_of(wanted or RolloutSettings(), settings, repository, record)
+        models = _Models(repository, riding)
+        told = [*observers.all, *riding.observers]
+        service = Service(repository, settings, riding.route, told, riding.ready)
+        server = _server(service, gate, observers, models)
         try:
-            async with listening(server), _grpc(server, service):
-                await _until_stopped(server, repository, announce)
+            async with listening(server), _grpc(server, service, observers):
+                await _until_stopped(server, models, announce)
         finally:
             await repository.close()
             service.close()
+            await riding.close()
     return server.interrupted
 
 
+class _Models(NamedTuple):
+    """The models, and what rides along with them."""
+
+    repository: Repository
+    rollout: Rollout
+
+    async def start(self) -> None:
+        await self.repository.start()
+        await self.rollout.start()
+
+    async def reload(self) -> None:
+        await self.repository.reload()
+        await self.rollout.reload()
+
+    async def watch(self, every_s: float) -> None:
+        await asyncio.gather(self.repository.watch(every_s), self.rollout.watch(every_s))
+
+    def workers_lost(self) -> Mapping[str, Mapping[tuple[str, str], int]]:
+        """Return how many worker processes each bundle has lost, by its part."""
+        return {ONLY: self.repository.workers_lost(), **self.rollout.workers_lost()}
+
+
+def _server(service: Service, gate: Gate, observers: _Observers, models: _Models) -> Server:
+    metrics = Metrics(service, [observers.families, models.rollout.families])
+    metrics.add(lambda: worker_families(models.workers_lost()))
+    metrics.add(lambda: channel_families(service.channels))
+    handlers = Handlers(service, observers.log, metrics, models.rollout, observers.room)
+    app = App(handlers, gate, observers.access.add if observers.access else None)
+    server = Server(app, service.settings, reload=models.reload)
+    metrics.add(lambda: connection_families(server.guard))
+    return server
+
+
 @contextlib.asynccontextmanager
-async def _grpc(server: Server, service: Service) -> AsyncIterator[None]:
+async def _grpc(server: Server, service: Service, observers: _Observers) -> AsyncIterator[None]:
     """Listen for gRPC within the block, where a port for it is given."""
     settings = server.settings
     if settings.grpc_port is None:
@@ -70,7 +120,8 @@ async def _grpc(server: Server, service: Service) -> AsyncIterator[None]:
         return
     from fettle.serve.grpc.server import start_grpc
 
-    grpc = await start_grpc(service, settings)
+    access = observers.access.add if observers.access else None
+    grpc = await start_grpc(service, settings, observers.room, access)
     server.grpc = f"{settings.host}:{grpc.port}"
     try:
         yield
@@ -78,10 +129,10 @@ async def _grpc(server: Server, service: Service) -> AsyncIterator[None]:
         await grpc.stop(settings.drain_seconds)
 
 
-async def _until_stopped(server: Server, repository: Repository, announce: Announce) -> None:
+async def _until_stopped(server: Server, models: _Models, announce: Announce) -> None:
     loop = asyncio.get_running_loop()
     stopped = loop.create_task(server.stopped())
-    starting = loop.create_task(repository.start())
+    starting = loop.create_task(models.start())
     await asyncio.wait({stopped, starting}, return_when=asyncio.FIRST_COMPLETED)
     if not starting.done():
         starting.cancel()
@@ -91,19 +142,24 @@ async def _until_stopped(server: Server, repository: Repository, announce: Annou
     except BaseException:
         stopped.cancel()
         raise
-    announce(server, repository)
+    announce(server, models.repository)
     every = server.settings.watch_seconds
-    watching = loop.create_task(repository.watch(every)) if every else None
+    watching = loop.create_task(models.watch(every)) if every else None
     await stopped
     if watching is not None:
         watching.cancel()
 
 
 class _Observers:
-    """Who is told of predictions: histograms always; a log and capsules where they are wanted."""
+    """Who is told of predictions: histograms always; a log and capsules where they are wanted.
+
+    Attributes:
+        room: for the bodies of requests of all protocols.
+    """
 
     def __init__(self, settings: Settings, stack: contextlib.ExitStack) -> None:
         self.latencies = Latencies()
+        self.room = Room(settings)
         self.log = PredictionLog(settings.log, settings) if settings.log else None
         self.all: list[Observer] = [self.latencies, *([self.log] if self.log else [])]
         if self.log is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from fettle.core.arrays import Arrays
 from fettle.monitor.prediction import Prediction
@@ -10,6 +10,7 @@ from fettle.monitor.prediction import Prediction
 if TYPE_CHECKING:
     from fettle.serve.protocol.request import InferRequest
     from fettle.serve.repository import Served
+    from fettle.serve.rollout.decisions import Decision
 
 ONLY = "only"
 """What a model's part is called when no other rides along."""
@@ -46,3 +47,16 @@ class Observer(Protocol):
 
     def seen(self, prediction: Prediction, inputs: Arrays, outputs: Arrays | None) -> None:
         """Take one prediction; `outputs` is None where it failed."""
+
+
+class Riding(Protocol):
+    """What rides along with the models, as whoever controls a server sees it."""
+
+    def status(self) -> dict[str, Any]:
+        """Return how it is doing, and what was decided, as JSON holds it."""
+
+    def promote(self, reason: str) -> Decision:
+        """Take the canary to its next step; raises Conflict where it has none."""
+
+    def rollback(self, reason: str) -> Decision:
+        """Take the canary back; raises Conflict where there is nothing to take back."""

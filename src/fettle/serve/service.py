@@ -7,10 +7,11 @@ after the answer, through queues of their own.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version as version_of
 from typing import Any, NamedTuple
 
@@ -73,6 +74,7 @@ class Service:
         settings: of the server.
         route: who answers; by default whatever has the name.
         observers: are told of every request after its answer.
+        besides: says whether what rides along is ready, too.
     """
 
     def __init__(
@@ -81,8 +83,9 @@ class Service:
         settings: Settings,
         route: Route | None = None,
         observers: Sequence[Observer] = (),
+        besides: Callable[[], bool] = lambda: True,
     ) -> None:
-        self.repository, self.settings = repository, settings
+        self.repository, self.settings, self._besides = repository, settings, besides
         self.route: Route = route or Straight(repository)
         self.channels = [channel_to(observer) for observer in observers]
         self._ids = (f"{secrets.token_hex(6)}-{number:x}" for number in itertools.count(1))
@@ -119,13 +122,37 @@ class Service:
             wanted=request.wanted(answer.outputs),
         )
 
+    def refused(
+        self, name: str, version: str | None, meta: Meta, error: BaseException, request: str = ""
+    ) -> str:
+        """Count a request that could not be read, and tell observers of it.
+
+        Args:
+            name: of the model.
+            version: of the model; None where none was asked for.
+            meta: when it came, and from whom.
+            error: what was wrong with it.
+            request: its id, where so much could be read.
+
+        Returns:
+            Its id, or one that is made here.
+        """
+        asked = _Asked(
+            name, version or "", request or next(self._ids), InferRequest(request, {}), meta
+        )
+        chosen: Chosen | None = None
+        with contextlib.suppress(Refused):
+            chosen = Chosen(self.repository.find(name, version))
+        self._failed(asked, chosen, error)
+        return asked.id
+
     def live(self) -> bool:
         """Say that the server runs."""
         return True
 
     def ready(self) -> bool:
-        """Say whether all models that should be loaded are."""
-        return self.repository.ready()
+        """Say whether all models that should be loaded are, and what rides along with them."""
+        return self.repository.ready() and self._besides()
 
     def metadata(self) -> dict[str, Any]:
         """Return the protocol's server metadata."""

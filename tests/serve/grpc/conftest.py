@@ -15,6 +15,7 @@ from fettle.serve.grpc import start_grpc
 from fettle.serve.protocol.datatypes import FLOATS, NUMPY
 from fettle.serve.protocol.request import InferResponse
 from fettle.serve.protocol.signature import Signature
+from fettle.serve.room import Room
 from fettle.serve.settings import Settings
 from fettle.serve.statistics import Statistics
 
@@ -34,8 +35,9 @@ class Parrot:
         self.settings, self.repository = settings, self
         self.models = {"all": echo(*NUMPY), "one": echo("FP32")}
         self.counted = {name: Statistics() for name in self.models}
-        self.seen, self.loaded = [], []
+        self.seen, self.loaded, self.unread = [], [], []
         self.fails, self.up = None, True
+        self.room, self.lines = Room(settings), []
 
     def find(self, name, version=None):
         if name not in self.models or version not in (None, "1"):
@@ -50,6 +52,12 @@ class Parrot:
         outputs = request.inputs
         labels, wanted = self.models[name].labels, request.wanted(outputs)
         return InferResponse(name, "1", request.id or "made", outputs, {}, labels, wanted)
+
+    def refused(self, name, version, meta, error, request=""):
+        self.unread.append((name, type(error).__name__, meta.protocol, request))
+        if name in self.counted:
+            self.counted[name].failed(0.0)
+        return request or "made"
 
     def live(self):
         return True
@@ -111,7 +119,7 @@ def running(service):
         return asyncio.run_coroutine_threadsafe(coroutine, loop).result(20)
 
     try:
-        server = wait(start_grpc(service, service.settings))
+        server = wait(start_grpc(service, service.settings, service.room, service.lines.append))
         yield server.port
         wait(server.stop(1.0))
     finally:
@@ -133,6 +141,7 @@ def service(_served):
     found = _served[0]
     found.seen.clear()
     found.loaded.clear()
+    found.lines.clear()
     found.fails, found.up = None, True
     return found
 

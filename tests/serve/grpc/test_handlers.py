@@ -115,7 +115,40 @@ def test_what_is_malformed_is_refused_and_counted(client, service):
         assert caught.value.status() == f"StatusCode.{code}"
         assert "expect" in caught.value.message()
     assert service.counted["one"].fail.count == before + 5
+    assert service.unread[-5:] == [("one", "BadRequest", "grpc", "")] * 5
     assert not service.seen
+
+
+def test_each_call_has_a_line_in_the_access_log(client, service):
+    client.infer("one", one(), request_id="mine")
+    with pytest.raises(InferenceServerException):
+        client.infer("one", one(9))
+    with pytest.raises(InferenceServerException):
+        client.infer("other", one())
+    told = [
+        (line.method, line.path.rpartition("/")[2], line.status, line.id) for line in service.lines
+    ]
+    assert told == [
+        ("GRPC", "ModelInfer", 200, "mine"),
+        ("GRPC", "ModelInfer", 400, ""),
+        ("GRPC", "ModelInfer", 404, ""),
+    ]
+    first = service.lines[0]
+    assert first.taken > 16
+    assert first.given > 16
+    assert first.peer.startswith("ipv4:")
+
+
+def test_bodies_count_while_they_are_held(client, service):
+    service.room.held = service.settings.bodies_bytes
+    try:
+        with pytest.raises(InferenceServerException, match="set apart"):
+            client.infer("one", one())
+        assert service.lines[-1].status == 429
+    finally:
+        service.room.held = 0
+    client.infer("one", one())
+    assert service.room.held == 0
 
 
 def test_a_message_past_the_limit_is_refused_and_the_next_is_answered(client):

@@ -15,6 +15,7 @@ from fettle.serve.http._exchange import Reply, told
 from fettle.serve.http.app import App
 from fettle.serve.http.routes import ROUTES
 from fettle.serve.http.security import Gate
+from fettle.serve.room import Room
 from fettle.serve.settings import Settings
 
 TOKEN, CONTROL = "t" * 32, "c" * 32
@@ -24,12 +25,13 @@ class Echo(Parrot):
     """Answers with the body that it read."""
 
     def __init__(self, settings):
-        self.bodies = Bodies(settings)
+        self.room = Room(settings)
+        self.bodies = Bodies(settings, self.room)
 
     async def infer(self, call, name, version):
         with self.bodies.holding() as held:
             body = await self.bodies.read(call, held)
-            return Reply(200, b"%d " % self.bodies.held + body)
+            return Reply(200, b"%d " % self.room.held + body)
 
 
 def ask(app, method, path, *parts, client=("10.0.0.1", 5), **headers):
@@ -98,7 +100,7 @@ def test_a_body_is_read_in_parts_and_forgotten_after(make):
     for _ in range(2):
         response = ask(app, "POST", "/v2/models/m/infer", b"ab", b"", b"cd")
         assert response.body == b"4 abcd"
-    assert app.handlers.bodies.held == 0
+    assert app.handlers.room.held == 0
 
 
 @pytest.mark.parametrize(
@@ -138,7 +140,7 @@ def test_bodies_past_a_limit_are_refused(make, status, needle, parts, headers):
         response = ask(app, "POST", "/v2/models/m/infer", *parts, **headers)
     assert response.status == status
     assert needle in response.error
-    assert app.handlers.bodies.held == 0
+    assert app.handlers.room.held == 0
 
 
 def slowly(app):
@@ -160,11 +162,11 @@ def slowly(app):
 
 def test_all_bodies_together_are_bounded(make):
     app = make(body_bytes=1000, bodies_bytes=1)
-    app.handlers.bodies.held = 1900
+    app.handlers.room.held = 1900
     response = ask(app, "POST", "/v2/models/m/infer", b"a" * 500)
     assert response.status == 429
     assert response.headers["retry-after"] == "1"
-    assert app.handlers.bodies.held == 1900
+    assert app.handlers.room.held == 1900
 
 
 def test_a_caller_that_leaves_is_not_answered(make):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from fettle.core.errors import InputError
-from fettle.serve.errors import BadRequest, Busy, Conflict, Forbidden, NotFound, NotReady
+from fettle.serve.errors import BadRequest, Conflict, Forbidden, NotFound, NotReady
 from fettle.serve.http._exchange import Call
 from fettle.serve.http.handlers import Handlers
 from fettle.serve.settings import Settings
@@ -172,7 +172,7 @@ def test_feedback_that_finds_no_place_is_told(ask):
         ask("feedback", given)
     with pytest.raises(NotFound):
         ask("feedback", given, model="other", labels=Labels())
-    with pytest.raises(Busy, match="0 of 1"):
+    with pytest.raises(NotReady, match="0 of 1"):
         ask("feedback", given, labels=Labels(room=0))
 
 

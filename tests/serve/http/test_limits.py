@@ -8,6 +8,7 @@ from tests.serve.http.conftest import parsed, received
 
 from fettle.serve.http._body import Bodies
 from fettle.serve.http._exchange import Reply, told
+from fettle.serve.room import Room
 from fettle.serve.settings import Settings
 
 GET = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -118,7 +119,8 @@ def test_a_body_that_never_ends_is_given_up_in_time(serve, parrot):
 
     class Reading(parrot):
         async def infer(self, call, name, version):
-            await Bodies(Settings()).read(call, Bodies(Settings()).holding())
+            bodies = Bodies(Settings(), Room(Settings()))
+            await bodies.read(call, bodies.holding())
             ends.append("read")
 
     run = serve(Reading(), lines.append, body_seconds=0.2)

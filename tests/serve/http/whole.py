@@ -51,8 +51,8 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(bundles, **settings):
-    """Run `fettle serve` in a thread."""
+def serving(bundles, wanted=None, **settings):
+    """Run `fettle serve` in a thread, with what is wanted to ride along."""
     box, up = {}, threading.Event()
 
     def announce(server, repository):
@@ -63,7 +63,7 @@ def serving(bundles, **settings):
         try:
             with asyncio.Runner(loop_factory=new_loop) as runner:
                 given = Settings(port=0, access_log=False, threads=1, **settings)
-                runner.run(serve(bundles, given, announce))
+                runner.run(serve(bundles, given, announce, wanted))
         except BaseException as error:
             box["error"] = error
             raise

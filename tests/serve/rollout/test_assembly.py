@@ -99,7 +99,7 @@ def test_nothing_asked_changes_nothing(proven):
 
 
 def test_a_shadow_rides_along_and_is_logged(proven, twin, tmp_path):
-    wanted = RolloutSettings(shadow=str(twin.path), mirror_sample=1.0, mirror_busy=1.0)
+    wanted = RolloutSettings(shadow=str(twin.path), shadow_sample=1.0, shadow_busy=1.0)
 
     async def work(service, rollout):
         await ask(service, 30)
@@ -115,10 +115,11 @@ def test_a_shadow_rides_along_and_is_logged(proven, twin, tmp_path):
     rows = list(open_log(tmp_path / "log.db").rows())
     assert {row.route for row in rows} == {"shadow"}
     assert {row.id for row in rows} == {f"r{number}" for number in range(30)}
+    assert {row.agreement for row in rows} == {1.0}
 
 
 def test_a_shadow_that_hangs_hurts_no_request(proven, twin):
-    wanted = RolloutSettings(shadow=str(twin.path), mirror_sample=1.0, mirror_busy=1.0)
+    wanted = RolloutSettings(shadow=str(twin.path), shadow_sample=1.0, shadow_busy=1.0)
     go = threading.Event()
 
     def hang(inputs):
@@ -126,7 +127,7 @@ def test_a_shadow_that_hangs_hurts_no_request(proven, twin):
         raise RuntimeError("it never came back")
 
     async def work(service, rollout):
-        ((_, arm),) = rollout._arms
+        arm = rollout.arms["shadow"].repository
         model = arm.find("digits").model
         session, hanging = model.session, SimpleNamespace(run=hang, close=lambda: None)
         object.__setattr__(model, "session", hanging)
@@ -144,7 +145,7 @@ def test_a_shadow_that_hangs_hurts_no_request(proven, twin):
 
 
 def test_a_damaged_bundle_is_told_by_its_shadow(damaged, proven):
-    wanted = RolloutSettings(shadow=f"digits={proven.path}", mirror_sample=1.0, mirror_busy=1.0)
+    wanted = RolloutSettings(shadow=f"digits={proven.path}", shadow_sample=1.0, shadow_busy=1.0)
 
     async def work(service, rollout):
         await ask(service, 60)
@@ -159,9 +160,10 @@ def test_a_b_answers_its_share(proven, damaged):
 
     async def work(service, rollout):
         first, again = await ask(service, 60), await ask(service, 60)
-        return [[next(iter(a.outputs.values())) for a in answers] for answers in (first, again)]
+        given = [[next(iter(a.outputs.values())) for a in each] for each in (first, again)]
+        return *given, rollout.status()["ab"]
 
-    first, again = running(proven, wanted, work)
+    first, again, status = running(proven, wanted, work)
     np.testing.assert_array_equal(first, again)  # who asks again is answered by the same
     (name,) = proven.golden()[1]
     expected = [proven.golden()[1][name][n % 16 : n % 16 + 1] for n in range(60)]
@@ -169,23 +171,25 @@ def test_a_b_answers_its_share(proven, damaged):
     wrong = [np.allclose(a, -b, atol=1e-3) for a, b in zip(first, expected, strict=True)]
     assert all(np.array(right) ^ np.array(wrong))
     assert 15 < sum(wrong) < 45
+    assert status["answered"] == {"a": 2 * sum(right), "b": 2 * sum(wrong)}
+    assert (status["state"], status["split"], len(status["bundle"])) == ("READY", 0.5, 16)
 
 
 def test_a_damaged_canary_is_rolled_back_before_it_answers_anyone(proven, damaged, tmp_path):
     wanted = RolloutSettings(
         canary=str(damaged.path),
         canary_steps="0,0.5",
-        mirror_sample=1.0,
-        mirror_busy=1.0,
+        shadow_sample=1.0,
+        shadow_busy=1.0,
         decisions=tmp_path / "decisions.jsonl",
     )
 
     async def work(service, rollout):
         await ask(service, 60)
         await until(lambda: rollout.status()["canary"]["state"] == "rolled back")
-        return service.statistics("digits")["model_stats"][0]["inference_count"]
+        return dict(rollout.route._split.answered)
 
-    assert running(proven, wanted, work) == 60
+    assert running(proven, wanted, work) == {"primary": 60}
     lines = [json.loads(line) for line in (tmp_path / "decisions.jsonl").read_text().splitlines()]
     assert [line["decision"] for line in lines] == ["start", "rollback"]
     found = lines[1]["evidence"]["disagreement"]
@@ -198,24 +202,26 @@ def test_a_good_canary_takes_over(proven, twin):
         canary_steps="0.5",
         canary_disagreement=0.2,
         canary_errors=0.2,
-        mirror_sample=1.0,
-        mirror_busy=1.0,
+        shadow_sample=1.0,
+        shadow_busy=1.0,
     )
 
     async def work(service, rollout):
         await ask(service, 300)
         await until(lambda: rollout.status()["canary"]["state"] == "complete")
-        before = service.statistics("digits")["model_stats"][0]["inference_count"]
+        before = rollout.route._split.answered["canary"]
         await ask(service, 10, start=300)
-        return before, service.statistics("digits")["model_stats"][0]["inference_count"]
+        (counted,) = service.statistics("digits")["model_stats"]
+        return before, rollout.route._split.answered["canary"], counted["inference_count"]
 
-    before, after = running(proven, wanted, work)
-    assert after == before  # the primary answers nobody any more
+    before, after, counted = running(proven, wanted, work)
+    assert after == before + 10  # the primary answers nobody any more
+    assert counted == 310  # whoever answers, the model's numbers go on
 
 
 def test_folders_are_followed(proven, twin, make_bundle, tmp_path):
     path = make_bundle(tmp_path / "b", recipe="@ first").path
-    wanted = RolloutSettings(shadow=str(path), mirror_sample=1.0, mirror_busy=1.0)
+    wanted = RolloutSettings(shadow=str(path), shadow_sample=1.0, shadow_busy=1.0)
 
     async def work(service, rollout):
         await ask(service, 3)
@@ -263,5 +269,5 @@ def test_what_takes_something_else_is_refused(proven, make_bundle, tmp_path):
     async def work(service, rollout):
         raise AssertionError
 
-    with pytest.raises(InputError, match="can't join `digits`"):
+    with pytest.raises(InputError, match="takes and gives the same as `digits`"):
         running(one, RolloutSettings(ab=str(other.path)), work)

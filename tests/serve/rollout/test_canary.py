@@ -9,6 +9,7 @@ from tests.serve.rollout.waiting import until
 from fettle.monitor._exposition import exposition
 from fettle.monitor.answered import predictions
 from fettle.monitor.sequential import Tally
+from fettle.serve.errors import Conflict
 from fettle.serve.protocol.request import InferRequest
 from fettle.serve.rollout._mirror import MirrorLimits
 from fettle.serve.rollout._trial import Limits
@@ -262,6 +263,39 @@ def test_status_and_metrics(run, seen):
     assert (status["state"], status["step"], status["share"]) == ("running", 0, 0.2)
     assert status["last"]["decision"] == "start"
     assert status["evidence"]["disagreement"]["n"] == 20
+    r.canary.note()
     told = exposition(r.canary.families())
     assert 'fettle_canary_share{model="m"} 0.2' in told
     assert 'fettle_canary_bound{model="m",measure="disagreement",bound="limit"} 0.05' in told
+
+
+def test_a_person_promotes_and_the_evidence_still_rolls_back(run, seen, fake):
+    r = run(fake("two", lambda x: np.roll(x, 1, axis=1)))
+    r.canary.tick()
+    decision = r.canary.promote("it looks good")
+    assert (decision.decision, decision.before, decision.after) == ("promote", 0.2, 0.5)
+    assert decision.reason == "by hand: it looks good"
+    assert set(decision.evidence) == {"disagreement", "errors"}
+    assert r.canary.promote().decision == "complete"
+    with pytest.raises(Conflict, match="answers all callers already"):
+        r.canary.promote()
+    assert set(r.ask(50, seen)) == {"canary"}
+    assert r.canary.tick().decision == "rollback"
+    assert set(r.ask(10, seen)) == {"primary"}
+
+
+def test_a_person_rolls_back_for_good(run, seen):
+    r = run()
+    with pytest.raises(Conflict, match="isn't ready"):
+        r.canary.rollback("too early")
+    r.canary.tick()
+    decision = r.canary.rollback("a complaint")
+    assert (decision.decision, decision.after) == ("rollback", 0.0)
+    assert set(r.ask(50, seen)) == {"primary"}
+    assert r.canary.tick() is None
+    with pytest.raises(Conflict, match="rolled back"):
+        r.canary.promote()
+    assert [(d.decision, d.reason) for d in r.canary.decisions.recent][-1] == (
+        "rollback",
+        "by hand: a complaint",
+    )

@@ -25,7 +25,7 @@ def test_every_knob_has_its_meaning():
         {"split": float("nan")},
         {"canary_least": 0},
         {"canary_p99_ms": -1.0},
-        {"mirror_busy": 0.0},
+        {"shadow_busy": 0.0},
         {"rollout_confidence": 1.0},
         {"shadow": 3},
     ],

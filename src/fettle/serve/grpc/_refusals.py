@@ -11,6 +11,7 @@ from fettle.core.errors import FettleError
 from fettle.serve.errors import Refused
 
 _LOG = logging.getLogger("fettle.serve")
+_BROKEN = 500
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
@@ -24,6 +25,11 @@ _CODES = {
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
+
+
+def status_of(error: Exception) -> int:
+    """Return the status of HTTP that REST answers with for an error."""
+    return error.status if isinstance(error, Refused) else _BROKEN
 
 
 def told(error: Exception) -> tuple[Any, str, tuple[tuple[str, str], ...]]:

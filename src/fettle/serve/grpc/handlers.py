@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -10,12 +11,15 @@ import grpc  # type: ignore[import-untyped]
 from google.protobuf import json_format  # type: ignore[import-untyped]
 
 from fettle.serve.errors import BadRequest, NotFound, NotReady, Refused
+from fettle.serve.grpc._access import HUNG_UP, Seen
 from fettle.serve.grpc._interface import METHODS, SERVICE, STREAM
-from fettle.serve.grpc._refusals import told
+from fettle.serve.grpc._refusals import status_of, told
 from fettle.serve.grpc.messages import message
 from fettle.serve.grpc.tensors import read_parameters, read_request, write_response
+from fettle.serve.http.access import Access
 from fettle.serve.http.security import Gate
 from fettle.serve.protocol.request import InferRequest
+from fettle.serve.room import Room
 from fettle.serve.service import Meta, Service
 
 _LONGEST_KEY = 200
@@ -34,10 +38,18 @@ class Handlers:
     Args:
         service: answers for the models.
         gate: lets callers in by their metadata.
+        room: for the bodies of requests.
+        access: is told of each call; None for no access log.
     """
 
-    def __init__(self, service: Service, gate: Gate) -> None:
-        self._service, self._gate = service, gate
+    def __init__(
+        self,
+        service: Service,
+        gate: Gate,
+        room: Room,
+        access: Callable[[Access], None] | None = None,
+    ) -> None:
+        self._service, self._gate, self._room, self._access = service, gate, room, access
         self._limits = service.settings
         self.stopping = False
 
@@ -63,14 +75,26 @@ class Handlers:
         answer = getattr(self, _snake(name))
 
         async def guarded(asked: Any, context: Context) -> Any:
+            seen = Seen(name, asked, context)
             try:
                 self._admit(name, context)
-                return await answer(asked, context)
+                with self._room.holding(seen.taken):
+                    found = await answer(asked, context)
+                self._note(seen, found)
+                return found
+            except asyncio.CancelledError:
+                self._note(seen, status=HUNG_UP)
+                raise
             except Exception as error:
+                self._note(seen, status=status_of(error))
                 code, text, metadata = told(error)
             return await context.abort(code, text, metadata)
 
         return guarded
+
+    def _note(self, seen: Seen, found: Any = None, status: int = 200) -> None:
+        if self._access is not None:
+            self._access(seen.line(found, status))
 
     def _admit(self, name: str, context: Context) -> None:
         if name in _CONTROL:
@@ -84,12 +108,13 @@ class Handlers:
         name, version = asked.model_name, asked.model_version or None
         if self.stopping:
             raise NotReady("the server stops")
-        served = self._service.repository.find(name, version)
         try:
-            request = read_request(asked, served.model.signature, self._limits)
+            signature = self._service.repository.find(name, version).model.signature
+            request = read_request(asked, signature, self._limits)
             meta = self._meta(received, context, request)
-        except Refused:
-            served.statistics.failed(time.monotonic() - received)
+        except Refused as error:
+            unread = Meta(received, received, context.peer(), protocol="grpc")
+            self._service.refused(name, version, unread, error, asked.id)
             raise
         return write_response(await self._service.infer(name, version, request, meta))
 
@@ -101,12 +126,21 @@ class Handlers:
         except Refused as error:
             await context.abort(*told(error))
         async for asked in requests:
-            try:
-                yield make(infer_response=await self.model_infer(asked, context))
-            except Exception as error:
-                found = make(error_message=told(error)[1])
-                found.infer_response.id = asked.id
-                yield found
+            yield await self._streamed(asked, context, make)
+
+    async def _streamed(self, asked: Any, context: Context, make: Any) -> Any:
+        """Return one answer of a stream; each has its line in the access log."""
+        seen = Seen(STREAM, asked, context)
+        try:
+            with self._room.holding(seen.taken):
+                answer = await self.model_infer(asked, context)
+        except Exception as error:
+            self._note(seen, status=status_of(error))
+            found = make(error_message=told(error)[1])
+            found.infer_response.id = asked.id
+            return found
+        self._note(seen, answer)
+        return make(infer_response=answer)
 
     def _meta(self, received: float, context: Context, request: InferRequest) -> Meta:
         key = _headers(context).get(_KEY, b"")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from fettle.core.errors import InputError, MissingError
 from fettle.serve.http.security import Gate, tls_context
+from fettle.serve.room import Room
 from fettle.serve.settings import Settings
 
 if TYPE_CHECKING:
     from fettle.serve.grpc.handlers import Handlers
+    from fettle.serve.http.access import Access
     from fettle.serve.service import Service
 
 _INSTALL = "pip install 'fettle[grpc]'"
@@ -33,8 +36,19 @@ class GrpcServer:
         await self._server.stop(drain_seconds)
 
 
-async def start_grpc(service: Service, settings: Settings) -> GrpcServer:
+async def start_grpc(
+    service: Service,
+    settings: Settings,
+    room: Room | None = None,
+    access: Callable[[Access], None] | None = None,
+) -> GrpcServer:
     """Start to listen on `settings.grpc_port`; with a certificate over TLS.
+
+    Args:
+        service: answers for the models.
+        settings: where and how.
+        room: for the bodies of requests, shared with REST; None for one of its own.
+        access: is told of each call; None for no access log.
 
     Raises:
         InputError: the settings leave the server open to strangers, the address is taken, or the
@@ -47,7 +61,7 @@ async def start_grpc(service: Service, settings: Settings) -> GrpcServer:
     from fettle.serve.grpc.handlers import Handlers
     from fettle.serve.grpc.health import Health
 
-    handlers = Handlers(service, Gate(settings))
+    handlers = Handlers(service, Gate(settings), room or Room(settings), access)
     server = grpc.aio.server(
         options=_options(settings), maximum_concurrent_rpcs=settings.connections
     )

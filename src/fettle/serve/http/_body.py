@@ -9,15 +9,14 @@ from __future__ import annotations
 import asyncio
 import zlib
 
-from fettle.serve.errors import BadRequest, Busy, TooLarge, TooSlow, Unsupported
+from fettle.serve.errors import BadRequest, TooLarge, TooSlow, Unsupported
 from fettle.serve.http._exchange import Call
+from fettle.serve.room import Held, Room
 from fettle.serve.settings import Limits
 
 _WINDOWS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15, b"identity": None}  # zlib's `wbits`
 _LINGER_S = 1.0
 _LINGER_BYTES = 256 << 20
-_SEVERAL = 2  # requests that a body of the largest size must leave room for
-
 
 GUARDED = "fettle.guarded"
 """Key of a scope whose server gives up on slow bodies itself."""
@@ -28,16 +27,14 @@ class HungUp(Exception):
 
 
 class Bodies:
-    """Reads bodies, and knows how much memory all of them take."""
+    """Reads bodies, each into its part of a room."""
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._room = max(limits.bodies_bytes, _SEVERAL * limits.body_bytes)
-        self.held = 0
+    def __init__(self, limits: Limits, room: Room) -> None:
+        self._limits, self._room = limits, room
 
     def holding(self) -> Held:
         """Return what counts as held all that is read into it, until the end of its block."""
-        return Held(self)
+        return self._room.holding()
 
     async def read(self, call: Call, held: Held) -> bytes:
         """Return the body, unpacked.
@@ -100,32 +97,6 @@ class Bodies:
                 f"a body of at most {self._limits.body_bytes} bytes was expected, got more"
                 f" ({size}): send several requests, or raise --body-bytes"
             )
-
-    def take(self, size: int) -> None:
-        """Count `size` bytes more, or raise Busy."""
-        if self.held + size > self._room:
-            raise Busy("the bodies of the requests under way fill the memory that is set apart")
-        self.held += size
-
-
-class Held:
-    """What one request holds, until the end of the block that it manages."""
-
-    __slots__ = ("_bodies", "size")
-
-    def __init__(self, bodies: Bodies) -> None:
-        self._bodies, self.size = bodies, 0
-
-    def add(self, size: int) -> None:
-        """Count `size` bytes more, or raise Busy."""
-        self._bodies.take(size)
-        self.size += size
-
-    def __enter__(self) -> Held:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._bodies.held -= self.size
 
 
 def _window(encoding: bytes) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -9,19 +10,22 @@ import orjson
 
 from fettle.core.errors import InputError
 from fettle.monitor.prediction import Label
-from fettle.serve.errors import BadRequest, Busy, Forbidden, NotReady, Refused
-from fettle.serve.http._body import Bodies
+from fettle.serve.errors import BadRequest, Conflict, Forbidden, NotReady, Refused
+from fettle.serve.http._body import Bodies, HungUp
 from fettle.serve.http._exchange import BINARY, Call, Reply, told
 from fettle.serve.http.openapi import describe
 from fettle.serve.protocol.reading import read_infer
 from fettle.serve.protocol.request import InferRequest
 from fettle.serve.protocol.writing import write_infer
+from fettle.serve.room import Held, Room
+from fettle.serve.seams import Riding
 from fettle.serve.service import Meta, Service
 
 _HEADER_LENGTH = b"inference-header-content-length"
 _KEY = b"fettle-key"
 _LONGEST_KEY = 200
 _LONGEST_ID = 256
+_LONGEST_REASON = 500
 _MOST_LABELS = 10_000
 _US = 1e-6
 
@@ -40,6 +44,8 @@ class Handlers:
         service: answers for the models.
         labels: takes feedback; None where there is no log.
         metrics: returns what Prometheus reads, and its content type.
+        riding: what rides along with the models; None for nothing.
+        room: for the bodies of requests.
     """
 
     def __init__(
@@ -47,31 +53,41 @@ class Handlers:
         service: Service,
         labels: Labels | None = None,
         metrics: Callable[[], tuple[bytes, str]] | None = None,
+        riding: Riding | None = None,
+        room: Room | None = None,
     ) -> None:
         self._service, self._labels, self._metrics = service, labels, metrics
-        self._limits = service.settings
-        self._bodies = Bodies(service.settings)
+        self._riding, self._limits = riding, service.settings
+        self._bodies = Bodies(service.settings, room or Room(service.settings))
         self._description = orjson.dumps(describe())
         self.stopping = False
 
     async def infer(self, call: Call, name: str, version: str | None) -> Reply:
         """Answer with a prediction."""
-        served = self._service.repository.find(name, version)
         with self._bodies.holding() as held:
-            body = await self._bodies.read(call, held)
-            length = call.number(_HEADER_LENGTH)
-            try:
-                request = read_infer(body, length, served.model.signature, self._limits)
-            except Refused:
-                served.statistics.failed(0.0)
-                raise
+            request, meta = await self._read(call, held, name, version)
             call.id = request.id
-            response = await self._service.infer(name, version, request, self._meta(call, request))
+            response = await self._service.infer(name, version, request, meta)
         call.id = response.id
         answer, header_length = write_infer(response)
         if header_length is None:
             return Reply(200, answer)
         return Reply(200, answer, BINARY, [(_HEADER_LENGTH, b"%d" % header_length)])
+
+    async def _read(
+        self, call: Call, held: Held, name: str, version: str | None
+    ) -> tuple[InferRequest, Meta]:
+        """Return the request; one that can't be read has its row in the log, too."""
+        request = InferRequest("", {})
+        try:
+            signature = self._service.repository.find(name, version).model.signature
+            body = await self._bodies.read(call, held)
+            request = read_infer(body, call.number(_HEADER_LENGTH), signature, self._limits)
+            return request, self._meta(call, request)
+        except (Refused, HungUp, asyncio.CancelledError) as error:
+            meta = Meta(call.started, call.started, call.peer)
+            call.id = self._service.refused(name, version, meta, error, request.id)
+            raise
 
     def _meta(self, call: Call, request: InferRequest) -> Meta:
         key = call.headers.get(_KEY, b"")
@@ -165,8 +181,36 @@ class Handlers:
         except InputError as error:
             raise BadRequest(str(error)) from error
         if taken < len(checked):
-            raise Busy(f"the log took {taken} of {len(checked)} labels")
+            raise NotReady(f"the log took {taken} of {len(checked)} labels; send them again")
         return told({"taken": taken})
+
+    async def rollout(self, call: Call, name: str, version: str | None) -> Reply:
+        """Tell how what rides along is doing, and what was decided."""
+        del call, name, version
+        return told(await asyncio.to_thread(self._riding.status) if self._riding else {})
+
+    async def promote(self, call: Call, name: str, version: str | None) -> Reply:
+        """Take a canary to its next step, by hand."""
+        del name, version
+        reason = await self._reason(call)
+        return told(vars(await asyncio.to_thread(self._canary().promote, reason)))
+
+    async def rollback(self, call: Call, name: str, version: str | None) -> Reply:
+        """Take a canary back, by hand."""
+        del name, version
+        reason = await self._reason(call)
+        return told(vars(await asyncio.to_thread(self._canary().rollback, reason)))
+
+    def _canary(self) -> Riding:
+        if self._riding is None:
+            raise Conflict("no canary rides along: start the server with --canary BUNDLE")
+        return self._riding
+
+    async def _reason(self, call: Call) -> str:
+        reason = (await self._document(call, {"reason": str})).get("reason", "")
+        if len(reason) > _LONGEST_REASON:
+            raise BadRequest(f"`reason` expects at most {_LONGEST_REASON} characters")
+        return str(reason)
 
     async def metrics(self, call: Call, name: str, version: str | None) -> Reply:
         """Tell Prometheus its numbers."""
@@ -202,7 +246,7 @@ class Handlers:
         return found
 
 
-_KINDS = {bool: "true or false", dict: "an object", list: "an array"}
+_KINDS = {bool: "true or false", dict: "an object", list: "an array", str: "a text"}
 
 
 def _entry(entry: Any) -> tuple[str, Label, int | None]:

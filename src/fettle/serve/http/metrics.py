@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from fettle.monitor.capsule import Capsules
 from fettle.monitor.metrics import (
     CONTENT_TYPE,
     Family,
@@ -13,7 +14,9 @@ from fettle.monitor.metrics import (
     log_families,
     machine_families,
     model_families,
+    observer_families,
 )
+from fettle.serve._observing import Channel, Told
 from fettle.serve.http.limits import Guard
 from fettle.serve.service import Service
 
@@ -67,4 +70,27 @@ def connection_families(guard: Guard) -> list[Family]:
     return [held, refused]
 
 
-__all__ = ["Latencies", "Metrics", "connection_families", "log_families"]
+def worker_families(lost: Mapping[str, Mapping[tuple[str, str], int]]) -> list[Family]:
+    """Return how many worker processes ended unasked, by what their bundle is for."""
+    family = Family(
+        "fettle_workers_lost_total", "counter", "Worker processes that ended and were replaced"
+    )
+    for part, models in lost.items():
+        for (name, version), count in sorted(models.items()):
+            family.add(count, model=name, version=version, part=part)
+    return [family]
+
+
+def channel_families(channels: Sequence[Told]) -> list[Family]:
+    """Return what observers missed or failed on, and what became of capsules."""
+    named = {type(getattr(each, "observer", each)).__name__: each for each in channels}
+    capsules = [each.observer for each in channels if isinstance(each, Channel)]
+    counts = [each.counts for each in capsules if isinstance(each, Capsules)]
+    return observer_families(
+        {name: each.dropped for name, each in named.items()},
+        {name: each.failed for name, each in named.items()},
+        counts[0] if counts else {},
+    )
+
+
+__all__ = ["Latencies", "Metrics", "log_families"]

@@ -10,6 +10,7 @@ from typing import Any
 
 from fettle.serve.http.routes import ROUTES, Route
 from fettle.serve.protocol.datatypes import BINARY_ONLY, NUMPY
+from fettle.serve.rollout.decisions import KINDS
 
 _ERRORS = {
     "400": "Malformed, or not what the model takes",
@@ -32,6 +33,7 @@ _PARAMETERS = {
     "additionalProperties": {"type": ["string", "number", "boolean"]},
 }
 _TEXT = {"type": "string"}
+_SHARE = {"type": "number", "minimum": 0, "maximum": 1}
 _SHAPE = {"type": "array", "items": {"type": "integer", "minimum": 0}}
 _DATATYPE = {"type": "string", "enum": sorted(NUMPY)}
 _IN_JSON = {"type": "string", "enum": sorted(set(NUMPY) - BINARY_ONLY)}
@@ -95,13 +97,73 @@ _SCHEMAS: dict[str, Any] = {
             "time_ns": {"type": "integer", "minimum": 0},
         },
     },
+    "Reason": {
+        "type": "object",
+        "properties": {"reason": {"type": "string", "maxLength": 500}},
+    },
+    "Bound": {
+        "type": "object",
+        "description": "What is known of a measure: counts, and an interval that holds at any time",
+        "properties": {
+            "hits": {"type": "number"},
+            "n": {"type": "integer"},
+            "estimate": {"type": ["number", "null"]},
+            "low": {"type": "number"},
+            "high": {"type": "number"},
+            "limit": {"type": "number"},
+            "side": {"type": "string", "enum": ["below", "above", "open"]},
+            "confidence": {"type": "number"},
+        },
+    },
+    "Decision": {
+        "type": "object",
+        "required": ["decision", "model", "reason", "before", "after", "step", "time"],
+        "properties": {
+            "decision": {"type": "string", "enum": list(KINDS)},
+            "model": _TEXT,
+            "reason": _TEXT,
+            "primary": _TEXT,
+            "canary": _TEXT,
+            "before": _SHARE,
+            "after": _SHARE,
+            "step": {"type": "integer", "minimum": 0},
+            "evidence": {
+                "type": "object",
+                "additionalProperties": {"$ref": "#/components/schemas/Bound"},
+            },
+            "time": {"type": "string", "format": "date-time"},
+        },
+    },
+    "Rollout": {
+        "type": "object",
+        "properties": {
+            "shadow": {"type": "object"},
+            "ab": {"type": "object"},
+            "canary": {"type": "object"},
+            "decisions": {
+                "type": "array",
+                "items": {"$ref": "#/components/schemas/Decision"},
+            },
+        },
+    },
     "Asked": {
         "type": "object",
         "properties": {"ready": {"type": "boolean"}, "parameters": {"type": "object"}},
     },
 }
-_BODIES = {"infer": "InferRequest", "feedback": "Feedback"}
-_ANSWERS = {"infer": "InferResponse"}
+_BODIES = {
+    "infer": "InferRequest",
+    "feedback": "Feedback",
+    "promote": "Reason",
+    "rollback": "Reason",
+}
+_EXPECTED = ("infer", "feedback")  # the others may come without a body
+_ANSWERS = {
+    "infer": "InferResponse",
+    "rollout": "Rollout",
+    "promote": "Decision",
+    "rollback": "Decision",
+}
 
 
 def describe() -> dict[str, Any]:
@@ -153,7 +215,7 @@ def _request(route: Route) -> dict[str, Any]:
                 "description": "JSON of `Inference-Header-Content-Length` bytes, then tensors",
             }
         }
-    return {"required": route.handler in _BODIES, "content": content}
+    return {"required": route.handler in _EXPECTED, "content": content}
 
 
 def _responses(route: Route) -> dict[str, Any]:

@@ -64,6 +64,15 @@ ROUTES: dict[str, dict[str, Route]] = {
     f"{_REPOSITORY}{{name}}/unload": {
         "POST": Route("unload", "control", "Stop answering for a model", body=True)
     },
+    "/v2/rollout": {
+        "GET": Route("rollout", "control", "What rides along with the models, and what was decided")
+    },
+    "/v2/rollout/promote": {
+        "POST": Route("promote", "control", "Take the canary to its next step", body=True)
+    },
+    "/v2/rollout/rollback": {
+        "POST": Route("rollback", "control", "Take the canary back", body=True)
+    },
     "/metrics": {"GET": Route("metrics", "control", "Numbers for Prometheus")},
     "/openapi.json": {"GET": Route("description", "anyone", "This description")},
 }

@@ -53,6 +53,16 @@ def compare(answer: Arrays, other: Arrays, tolerance: float) -> Agreement:
     return _of_numbers(_rows(mine), _rows(yours), tolerance, mine.ndim == 2 and mine.shape[1] > 1)
 
 
+def compared(answer: Arrays | None, other: Arrays | None, tolerance: float) -> Agreement | None:
+    """Compare as `compare`; None where one is missing, or they can't be compared."""
+    if answer is None or other is None:
+        return None
+    try:
+        return compare(answer, other, tolerance)
+    except CheckFailed:
+        return None
+
+
 def _of_numbers(mine: np.ndarray, yours: np.ndarray, tolerance: float, classes: bool) -> Agreement:
     a, b = mine.astype(np.float64), yours.astype(np.float64)  # (n, features)
     finite = np.isfinite(a).all(1) & np.isfinite(b).all(1)

@@ -7,14 +7,20 @@ from fettle.core.errors import FettleError
 from fettle.monitor.answered import Answered
 from fettle.monitor.prediction import Prediction
 from fettle.serve._packing import rows_of
+from fettle.serve.rollout._agreement import Agreement
 from fettle.serve.rollout._mirror import Mirrored
 
 SHADOW = "shadow"
 _US = 1e-6  # seconds
 
 
-def shadow_row(mirrored: Mirrored) -> Answered:
-    """Return what is logged of a request that was answered again: its own id, another's answer."""
+def shadow_row(mirrored: Mirrored, agreement: Agreement | None = None) -> Answered:
+    """Return what is logged of a request that was answered again: its own id, another's answer.
+
+    Args:
+        mirrored: what came of asking the other model.
+        agreement: of both answers; None where they can't be compared.
+    """
     seen, model = mirrored.seen, mirrored.model
     return seen._replace(
         version=model.version,
@@ -24,6 +30,7 @@ def shadow_row(mirrored: Mirrored) -> Answered:
         total_s=mirrored.compute_s,
         outputs=mirrored.outputs,
         error=mirrored.error,
+        agreement=None if agreement is None else 1 - agreement.disagreement,
     )
 
 

@@ -135,6 +135,15 @@ class Trial:
         kind: Kind = "complete" if last else "promote"
         return self.decision(kind, model, reason, self.step + 1, measures)
 
+    def by_hand(self, up: bool, model: str, reason: str) -> Decision:
+        """Return the decision of a person: the next step, or none from now on."""
+        told = f"by hand: {reason}" if reason else "by hand"
+        if not up:
+            return self.decision("rollback", model, told, self.step, self.measures())
+        last = self.step + 1 >= len(self.limits.steps)
+        kind: Kind = "complete" if last else "promote"
+        return self.decision(kind, model, told, self.step + 1, self.measures())
+
     def decision(
         self,
         kind: Kind,

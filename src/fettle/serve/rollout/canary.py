@@ -14,20 +14,20 @@ at the step where the last one stopped, with new counts.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from asyncio import CancelledError
 from typing import Any
 
 from fettle.core.arrays import Arrays
-from fettle.core.errors import CheckFailed
 from fettle.monitor.answered import Answered
 from fettle.monitor.metrics import Family
 from fettle.monitor.prediction import Prediction
-from fettle.serve.errors import Refused
+from fettle.serve.errors import Conflict, Refused
 from fettle.serve.model import Model
 from fettle.serve.protocol.request import InferRequest
 from fettle.serve.repository import Served
-from fettle.serve.rollout._agreement import compare
+from fettle.serve.rollout._agreement import compared
 from fettle.serve.rollout._fitting import misfit
 from fettle.serve.rollout._mirror import Mirror, Mirrored, MirrorLimits
 from fettle.serve.rollout._rows import shadow_row, told
@@ -39,6 +39,7 @@ from fettle.serve.seams import Chosen
 
 CANARY = "canary"
 _EVERY_S = 0.25
+_NOTED_EVERY = 20  # looks
 _AGAIN = "it was rolled back before (another file of decisions tries it again): "
 
 
@@ -69,7 +70,9 @@ class Canary:
         self._limits, self.decisions = limits, decisions
         self._tolerance, self._record = tolerance, record
         self._lock = threading.Lock()
+        self._deciding = threading.Lock()
         self._trial: Trial | None = None
+        self._evidence: dict[str, Any] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="fettle-canary", daemon=True)
         self.failed = 0
@@ -122,18 +125,24 @@ class Canary:
 
     def tick(self) -> Decision | None:
         """Look at the evidence once; return what was decided."""
-        try:
-            primary, canary = (find(self.name, None) for find in self._finds)
-        except Refused:  # one is loaded or was unloaded: what isn't ready isn't chosen
-            return None
-        trial = self._trial
-        pair = (primary.model.sha, canary.model.sha)
-        if trial is None or (trial.primary, trial.canary) != pair:
-            return self._begin(primary, canary)
-        with self._lock:
-            now = trial.copy()
-        decision = now.decide(self.name)
-        return self._follow(trial, decision) if decision else None
+        with self._deciding:
+            return self._look()
+
+    def promote(self, reason: str = "") -> Decision:
+        """Take it to its next step, whatever the evidence.
+
+        Raises:
+            Conflict: no trial runs, or it answers all already.
+        """
+        return self._by_hand(True, reason)
+
+    def rollback(self, reason: str = "") -> Decision:
+        """Let the primary answer all, whatever the evidence.
+
+        Raises:
+            Conflict: no trial runs.
+        """
+        return self._by_hand(False, reason)
 
     def status(self) -> dict[str, Any]:
         """Return the share, the step, what is known, and the last decision."""
@@ -155,13 +164,16 @@ class Canary:
             }
         return told
 
+    def note(self) -> None:
+        """Work out what metrics tell of the evidence."""
+        self._evidence = self.status().get("evidence", {})
+
     def families(self) -> list[Family]:
-        """Return its metrics."""
-        status = self.status()
+        """Return its metrics; the bounds are some seconds old, for they take long to work out."""
         share = Family("fettle_canary_share", "gauge", "Share of callers that the canary answers")
-        share.add(status["share"], model=self.name)
+        share.add(self._split.share, model=self.name)
         bounds = Family("fettle_canary_bound", "gauge", "What is known of a measure; its limit")
-        for name, row in status.get("evidence", {}).items():
+        for name, row in self._evidence.items():
             for bound in ("estimate", "low", "high", "limit"):
                 if row[bound] is not None:
                     bounds.add(row[bound], model=self.name, measure=name, bound=bound)
@@ -170,11 +182,44 @@ class Canary:
         return [share, bounds, lost]
 
     def _work(self) -> None:
-        while not self._stop.wait(_EVERY_S):
+        for number in itertools.count():
+            if self._stop.wait(_EVERY_S):
+                return
             try:
                 self.tick()
+                if number % _NOTED_EVERY == 0:
+                    self.note()
             except Exception:  # a thread that has ended would never roll back
                 self.failed += 1
+
+    def _look(self) -> Decision | None:
+        try:
+            primary, canary = (find(self.name, None) for find in self._finds)
+        except Refused:  # one is loaded or was unloaded: what isn't ready isn't chosen
+            return None
+        trial = self._trial
+        pair = (primary.model.sha, canary.model.sha)
+        if trial is None or (trial.primary, trial.canary) != pair:
+            return self._begin(primary, canary)
+        with self._lock:
+            now = trial.copy()
+        decision = now.decide(self.name)
+        return self._follow(trial, decision) if decision else None
+
+    def _by_hand(self, up: bool, reason: str) -> Decision:
+        with self._deciding:
+            trial = self._trial
+            if trial is None or trial.state != "running":
+                state = "isn't ready" if trial is None else f"was {trial.state}"
+                raise Conflict(
+                    f"a canary on trial was expected, and that of `{self.name}` {state}: another"
+                    " bundle in its folder, or a server with another file of decisions, tries anew"
+                )
+            if up and trial.complete:
+                raise Conflict(f"the canary of `{self.name}` answers all callers already")
+            with self._lock:
+                now = trial.copy()
+            return self._follow(trial, now.by_hand(up, self.name, reason))
 
     def _begin(self, primary: Served, canary: Served) -> Decision:
         """Begin a trial, where the last one of the same bundles stopped."""
@@ -216,21 +261,13 @@ class Canary:
 
     def _took(self, mirrored: Mirrored) -> None:
         """Count whether both agree; a canary that fails where the primary doesn't, disagrees."""
+        agreement = compared(mirrored.seen.outputs, mirrored.outputs, self._tolerance)
         if self._record is not None:
-            self._record(shadow_row(mirrored))
+            self._record(shadow_row(mirrored, agreement))
         trial, seen = self._trial, mirrored.seen
         if trial is None or {seen.sha, mirrored.model.sha} != {trial.primary, trial.canary}:
             return
-        disagreement = 1.0
-        if mirrored.outputs is not None and seen.outputs is not None:
-            disagreement = self._disagreement(seen.outputs, mirrored.outputs)
-        elif mirrored.model.sha == trial.primary:
-            return
+        if mirrored.outputs is None and mirrored.model.sha == trial.primary:
+            return  # says nothing of the canary
         with self._lock:
-            trial.disagreement.add(disagreement)
-
-    def _disagreement(self, answer: Arrays, other: Arrays) -> float:
-        try:
-            return compare(answer, other, self._tolerance).disagreement
-        except CheckFailed:  # of another shape
-            return 1.0
+            trial.disagreement.add(agreement.disagreement if agreement else 1.0)

@@ -15,12 +15,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, get_args
 
 from fettle.core.errors import DataError
 from fettle.core.files import storage_errors
 
 Kind = Literal["start", "promote", "complete", "rollback", "restart", "resume", "refuse"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 _KEPT = 100
 
 

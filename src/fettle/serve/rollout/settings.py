@@ -46,11 +46,11 @@ class RolloutSettings:
         Range(0.001, 1e9),
         "what a canary's p99 may be, in ms; none doesn't look at it",
     ] = None
-    mirror_sample: Annotated[
-        float, Range(0, 1), "share of requests that the other model answers too"
+    shadow_sample: Annotated[
+        float, Range(0, 1), "share of requests that are answered twice, to be compared"
     ] = 0.1
-    mirror_busy: Annotated[
-        float, Range(0.001, 1), "share of one core's time that comparing may take"
+    shadow_busy: Annotated[
+        float, Range(0.001, 1), "share of the time that one thread may be at comparing"
     ] = 0.25
     tolerance: Annotated[
         float,

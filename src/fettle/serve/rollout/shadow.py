@@ -18,14 +18,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fettle.core.arrays import Arrays
-from fettle.core.errors import CheckFailed
 from fettle.monitor.answered import Answered
 from fettle.monitor.metrics import Family
 from fettle.monitor.prediction import Prediction
 from fettle.monitor.sequential import Tally
 from fettle.serve.errors import Refused
 from fettle.serve.model import Model
-from fettle.serve.rollout._agreement import Agreement, compare
+from fettle.serve.rollout._agreement import Agreement, compared
 from fettle.serve.rollout._mirror import Mirror, Mirrored, MirrorLimits
 from fettle.serve.rollout._rows import shadow_row, told
 from fettle.serve.rollout.split import Find
@@ -48,8 +47,11 @@ class Comparison:
     classes: bool = True
     failed: int = 0
 
-    def add(self, agreement: Agreement) -> None:
-        """Count one request."""
+    def add(self, agreement: Agreement | None) -> None:
+        """Count one request; None where the shadow failed, or answered nothing comparable."""
+        if agreement is None:
+            self.failed += 1
+            return
         self.disagreement.add(agreement.disagreement)
         self.classes = self.classes and agreement.classes
 
@@ -101,7 +103,8 @@ class Shadow:
     @property
     def failed(self) -> int:
         """Requests that it couldn't answer, or not comparably."""
-        return self.mirror.failed
+        with self._lock:
+            return sum(comparison.failed for comparison in self._pairs.values())
 
     def tell(self, seen: Answered) -> None:
         """Take what was answered; returns at once."""
@@ -124,8 +127,8 @@ class Shadow:
                 for pair, comparison in self._pairs.items()
             ]
         mirror = self.mirror
-        counted = {k: getattr(mirror, k) for k in ("taken", "dropped", "done", "failed", "hangs")}
-        return {"model": self.name, **counted, "compared": found}
+        counted = {k: getattr(mirror, k) for k in ("taken", "dropped", "done", "hangs")}
+        return {"model": self.name, **counted, "failed": self.failed, "compared": found}
 
     def families(self) -> list[Family]:
         """Return its metrics."""
@@ -158,18 +161,10 @@ class Shadow:
             return None
 
     def _took(self, mirrored: Mirrored) -> None:
+        agreement = compared(mirrored.seen.outputs, mirrored.outputs, self._tolerance)
         if self._record is not None:
-            self._record(shadow_row(mirrored))
+            self._record(shadow_row(mirrored, agreement))
         comparison = self._comparison(mirrored.seen.sha, mirrored.model.sha)
-        if mirrored.outputs is None:
-            comparison.failed += 1
-            return
-        assert mirrored.seen.outputs is not None
-        try:
-            agreement = compare(mirrored.seen.outputs, mirrored.outputs, self._tolerance)
-        except CheckFailed:
-            comparison.failed += 1
-            raise
         with self._lock:
             comparison.add(agreement)
 

@@ -8,8 +8,11 @@ goes by its id, and one without either by its number.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
+from fettle.monitor.metrics import Family
 from fettle.serve.errors import Refused
 from fettle.serve.protocol.request import InferRequest
 from fettle.serve.repository import Served
@@ -35,6 +38,9 @@ class Split:
         share: of the callers that B answers, 0 to 1; it may be changed.
         salt: another one assigns callers anew.
         parts: what the two are called in the log.
+
+    Attributes:
+        answered: requests by the part that was chosen for them.
     """
 
     def __init__(
@@ -50,20 +56,36 @@ class Split:
         self._a, self._b, self._salt = a, b, salt
         self._fitting = Fitting()
         self._numbers = itertools.count()
+        self.answered: Counter[str] = Counter()
 
     def choose(self, name: str, version: str | None, key: str, request: InferRequest) -> Chosen:
         """Return what answers; raises as `Route.choose`."""
         first = self._a(name, version)
         if name != self.name or version:
             return Chosen(first, ONLY)
-        if not self.takes(key or request.id):
-            return Chosen(first, self.parts[0])
-        second = self._other(first)
-        return Chosen(second, self.parts[1]) if second else Chosen(first, PRIMARY)
+        chosen = self._of_two(first, key or request.id)
+        self.answered[chosen.part] += 1
+        return chosen
 
     def takes(self, key: str) -> bool:
         """Say whether B answers whoever has this key; '' for one who has none."""
         return place_of(key or f"#{next(self._numbers)}", self._salt) < self.share
+
+    def status(self) -> dict[str, Any]:
+        """Return the share, and how many requests each part was given."""
+        return {"model": self.name, "split": self.share, "answered": dict(self.answered)}
+
+    def families(self) -> list[Family]:
+        """Return its metrics; histograms of latency count the requests of each part."""
+        share = Family("fettle_ab_share", "gauge", "Share of callers that B answers")
+        share.add(self.share, model=self.name)
+        return [share]
+
+    def _of_two(self, first: Served, key: str) -> Chosen:
+        if not self.takes(key):
+            return Chosen(first, self.parts[0])
+        second = self._other(first)
+        return Chosen(second, self.parts[1]) if second else Chosen(first, PRIMARY)
 
     def _other(self, first: Served) -> Served | None:
         """Return B, unless it can't answer what A can."""
