@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import json
 import os
 import shutil
 import signal
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -157,13 +159,23 @@ def clock_jump(stage: Stage) -> Iterator[None]:
 def shadow_hangs(stage: Stage) -> Iterator[None]:
     """The shadow's process stops and never answers."""
     shutil.copytree(stage.subject.bundle, stage.folder / "shadow")
-    stage.options += ["--shadow", str(stage.folder / "shadow"), "--isolate", "1"]
+    stage.options += ["--shadow", str(stage.folder / "shadow"), "--shadow-sample", "1",
+                      "--shadow-busy", "1", "--isolate", "1"]  # fmt: skip
     yield
     children = stage.server.family()[1:]
-    assert children, "no process of the shadow's own"
+    assert len(children) == 2, f"the model's process and the shadow's, got {len(children)}"
     os.kill(children[-1], signal.SIGSTOP)
-    time.sleep(stage.seconds / 3)
+    time.sleep(1)  # what it had begun ends here
+    before = _shadow(stage)["done"]
+    time.sleep(2)
+    assert _shadow(stage)["done"] == before, "the shadow goes on"
+    time.sleep(stage.seconds / 3)  # after half a deadline its process is killed, and replaced
     yield
+
+
+def _shadow(stage: Stage) -> dict:
+    with urllib.request.urlopen(stage.server.url + "/v2/rollout", timeout=10) as answer:
+        return json.load(answer)["shadow"]
 
 
 def slow_loris(stage: Stage) -> Iterator[None]:
