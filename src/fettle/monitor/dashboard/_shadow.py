@@ -1,0 +1,64 @@
+"""How far what answers may be from its original: the bound that their disagreement gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fettle.monitor._reading import LogFile
+from fettle.monitor.latency import share
+from fettle.monitor.pairs import Pairs, Who, shadow_pairs
+from fettle.monitor.sequential import Tally
+
+_SECOND = 10**9
+_ALPHA = 0.05
+
+
+@dataclass
+class _Counts:
+    """Disagreements of one pair of bundles, in all and by window."""
+
+    whole: Tally = field(default_factory=Tally)
+    windows: dict[int, Tally] = field(default_factory=dict)
+
+    def add(self, pairs: Pairs, width: int) -> None:
+        known = np.isfinite(pairs.top).all(1)
+        differ = (pairs.top[:, 0] != pairs.top[:, 1])[known]
+        starts = pairs.time[known] // width * width
+        for start in np.unique(starts):
+            ours = starts == start
+            for tally in (self.whole, self.windows.setdefault(int(start), Tally())):
+                tally.hits += int(differ[ours].sum())
+                tally.n += int(ours.sum())
+
+    def to_json(self, who: Who, alpha: float) -> dict[str, Any]:
+        windows = [
+            {"start": start / _SECOND, **(share(int(tally.hits), tally.n) or {})}
+            for start, tally in sorted(self.windows.items())
+            if tally.n
+        ]
+        interval = self.whole.interval(alpha)
+        return {
+            **who._asdict(),
+            "n": self.whole.n,
+            "disagreement": interval._asdict(),
+            "accuracy_loss_at_most": interval.high if self.whole.n else None,
+            "confidence": 1 - alpha,
+            "windows": windows,
+        }
+
+
+def shadow_bounds(log: LogFile, seconds: float, alpha: float = _ALPHA) -> list[dict[str, Any]]:
+    """Return, for each two bundles, how often they named another class, in all and by window.
+
+    Where both name the same class both are right or both are wrong: accuracies differ by at most
+    the share of disagreements. Only single classifications are told by the log. The interval of all
+    holds at every moment at once, that of a window by itself.
+    """
+    width = round(seconds * _SECOND)
+    found: dict[Who, _Counts] = {}
+    for pairs in shadow_pairs(log):
+        found.setdefault(pairs.who, _Counts()).add(pairs, width)
+    return [found[who].to_json(who, alpha) for who in sorted(found)]

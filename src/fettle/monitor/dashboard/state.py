@@ -1,0 +1,100 @@
+"""What the dashboard shows, as one JSON value: gathered from a log, and from what others found.
+
+source, made, span, window_seconds
+series, failures, losses     as `latency.Summary.to_json`; each series with its `promise`
+shadow                       how far each bundle is from its original
+ab, cost                     as `ab.Trial.to_json` and `cost.Ledger.to_json`
+drift, accuracy, triage      as `fettle.monitor.drift` tells them; None where nobody asked
+alerts                       `firing` and `history`, as `alerts` tells them
+findings                     what a person should know, the worst first
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fettle.core.bundle import Manifest
+from fettle.monitor._reading import LogFile
+from fettle.monitor.ab import Plan, compare
+from fettle.monitor.cost import Prices, ledgers
+from fettle.monitor.dashboard._health import findings
+from fettle.monitor.dashboard._shadow import shadow_bounds
+from fettle.monitor.latency import Summary, summarize
+from fettle.monitor.promise import compared, promised
+
+Part = Callable[[LogFile], Any]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is gathered, besides what every log tells.
+
+    Attributes:
+        window: seconds of a window; None for some dozens in all.
+        manifest: of the served bundle, whose checklist is the promise.
+        plan: of the A/B test.
+        prices: of the cost ledger.
+        parts: what else is asked of the log, by its name in the state: "drift", say.
+        known: what was found before: the same names.
+        clock: seconds of the epoch.
+    """
+
+    window: float | None = None
+    manifest: Manifest | None = None
+    plan: Plan = field(default_factory=Plan)
+    prices: Prices | None = None
+    parts: Mapping[str, Part] = field(default_factory=dict)
+    known: Mapping[str, Any] = field(default_factory=dict)
+    clock: Callable[[], float] = time.time
+
+
+def gather(
+    log: LogFile, wanted: Wanted | None = None, summary: Summary | None = None
+) -> dict[str, Any]:
+    """Return what the dashboard shows.
+
+    Args:
+        log: of any length.
+        wanted: what is asked of it.
+        summary: where it was made before.
+
+    Raises:
+        InputError: windows too short for the log.
+        DataError: the log is damaged.
+    """
+    asked = wanted or Wanted()
+    told = summary or summarize(log, asked.window)
+    span = log.span
+    state: dict[str, Any] = {
+        "source": log.path.name,
+        "made": asked.clock(),
+        "span": span and [end / 1e9 for end in span],
+        **told.to_json(),
+        "shadow": shadow_bounds(log, told.seconds),
+        "ab": [trial.to_json() for trial in compare(log, asked.plan)],
+        "cost": [ledger.to_json() for ledger in ledgers(log, asked.prices)],
+        "drift": None,
+        "accuracy": None,
+        "triage": None,
+        "alerts": None,
+    }
+    _promise(state, told, asked.manifest)
+    state |= {name: part(log) for name, part in asked.parts.items()}
+    state |= asked.known
+    state["findings"] = findings(state)
+    return state
+
+
+_OTHERS = ("shadow", "b", "canary")  # routes to bundles that promised something else
+
+
+def _promise(state: dict[str, Any], summary: Summary, manifest: Manifest | None) -> None:
+    """Hold each series against what the checklist measured."""
+    promises = promised(manifest) if manifest else {}
+    for series, who in zip(state["series"], sorted(summary.cells), strict=True):
+        if "promise" not in series:
+            known = {} if who.route in _OTHERS else promises
+            series["promise"] = compared(summary.overall(who), known)
