@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 import tritonclient.http.aio as triton
 import uvicorn
 
-from fettle.core.errors import BundleError, InputError
+from fettle.core.errors import BundleError, InputError, MissingError
 from fettle.serve.deploy.replica import Replica
 from fettle.serve.errors import NotReady
 from fettle.serve.settings import Settings
@@ -121,3 +122,11 @@ def test_websockets_are_closed(proven):
     replica = Replica([f"m={proven.path}"], ELSEWHERE)
     asyncio.run(replica({"type": "websocket"}, None, send))
     assert sent == [{"type": "websocket.close", "code": 1003}]
+
+
+@pytest.mark.skipif(find_spec("starlette") is not None, reason="Ray Serve is here")
+def test_without_ray_serve_it_says_what_to_install():
+    from fettle.serve.deploy.on_ray import application
+
+    with pytest.raises(MissingError, match=r"fettle\[ray\]"):
+        application({"bundle": "b", "name": "m"})

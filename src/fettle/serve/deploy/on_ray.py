@@ -12,9 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ray import serve
-
-from fettle.core.errors import InputError
+from fettle.core.errors import InputError, MissingError
 from fettle.serve.deploy.ray import DEPLOYMENT
 from fettle.serve.deploy.replica import Replica
 from fettle.serve.settings import Settings
@@ -24,6 +22,7 @@ _NOT_HERE = frozenset(
     {"host", "port", "grpc_port", "log", "capsules", "redact", "certificate", "key", "insecure"}
     | {"tokens", "control_tokens", "access_log", "watch_seconds"}
 )
+_INSTALL = "pip install 'fettle[ray]'"
 _TOKENS = {"token_env": "tokens", "control_token_env": "control_tokens"}
 
 
@@ -41,9 +40,6 @@ class Fettle:
         self._replica.check()
 
 
-_Deployed: Any = serve.deployment(name=DEPLOYMENT)(serve.ingress()(Fettle))
-
-
 def application(args: dict[str, Any]) -> Any:
     """Return what `serve run` deploys.
 
@@ -54,12 +50,18 @@ def application(args: dict[str, Any]) -> Any:
 
     Raises:
         InputError: an argument that is missing, that isn't one, or that is out of its bounds.
+        MissingError: Ray Serve isn't here.
     """
+    try:
+        from ray import serve
+    except ModuleNotFoundError as error:
+        raise MissingError(f"Ray Serve needs the package `{error.name}`", _INSTALL) from error
     missing = {"bundle", "name"} - args.keys()
     if missing:
         raise InputError(f"`args` expects {' and '.join(sorted(missing))} in serve.yaml")
     settings_of({key: value for key, value in args.items() if key not in _TOKENS})  # told at once
-    return _Deployed.bind(args)
+    deployment: Any = serve.deployment(name=DEPLOYMENT)(serve.ingress()(Fettle))
+    return deployment.bind(args)
 
 
 def settings_of(args: Mapping[str, Any]) -> Settings:
