@@ -32,6 +32,10 @@ def test_knobs_of_the_task_and_of_the_source(archive):
     ).fingerprint("test")
 
 
+def test_a_source_without_a_file_takes_them_too():
+    assert tasks.load("digits?test=100").size("test") == 100
+
+
 def test_what_a_caller_gives_counts_more(archive):
     assert tasks.load(f"{archive}?test=37", test=20).size("test") == 20
 

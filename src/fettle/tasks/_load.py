@@ -77,8 +77,8 @@ def read_source(text: str, **knobs: Any) -> Data | Task:
 
 def _knobs_in(text: str) -> tuple[str, dict[str, str]]:
     """Split off the knobs that are written behind a question mark; a file may be called so."""
-    found = _KNOBS.search(text)
-    if found is None or Path(text.partition(":")[2]).exists():
+    found, where = _KNOBS.search(text), text.partition(":")[2]
+    if found is None or (where and Path(where).exists()):
         return text, {}
     pairs = [part.partition("=") for part in found[1].split("&")]
     return text[: found.start()], {key: value for key, _, value in pairs}
