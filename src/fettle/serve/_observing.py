@@ -36,7 +36,7 @@ class Told(Protocol):
         """Take nothing more, and end what was begun."""
 
 
-def channel_to(observer: Observer) -> Told:
+def channel_to(observer: Observer | Told) -> Told:
     """Return the way to an observer: its own, as the prediction log has one, or a channel."""
     own: Any = observer
     return own if hasattr(observer, "tell") else Channel(observer)

@@ -12,9 +12,11 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from fettle.monitor.answered import Answered
 from fettle.monitor.capsule import Capsules
 from fettle.monitor.log import PredictionLog
 from fettle.monitor.metrics import Family, Latencies, log_families
+from fettle.serve._observing import Channel, Told
 from fettle.serve.http.access import AccessLog
 from fettle.serve.http.app import App
 from fettle.serve.http.handlers import Handlers
@@ -62,10 +64,9 @@ async def serve(
     for text in bundles:
         repository.give(text)
     with _observers(settings) as observers:
-        record = observers.log.tell if observers.log else None
-        riding = rollout_of(wanted or RolloutSettings(), settings, repository, record)
+        riding = rollout_of(wanted or RolloutSettings(), settings, repository, observers.record)
         models = _Models(repository, riding)
-        told = [*observers.all, *riding.observers]
+        told = [*riding.observers, *observers.all]  # what compares ends before what records it
         service = Service(repository, settings, riding.route, told, riding.ready)
         server = _server(service, gate, observers, models)
         try:
@@ -161,18 +162,31 @@ class _Observers:
         self.latencies = Latencies()
         self.room = Room(settings)
         self.log = PredictionLog(settings.log, settings) if settings.log else None
-        self.all: list[Observer] = [self.latencies, *([self.log] if self.log else [])]
+        self.capsules = _capsules(settings)
+        kept = [each for each in (self.log, self.capsules) if each is not None]
+        self.all: list[Observer | Told] = [self.latencies, *kept]
         if self.log is not None:
             stack.callback(self.log.close)
-        if settings.capsules:
-            self.all.append(Capsules(settings.capsules, settings.redact))
         self.access = AccessLog(sys.stderr.buffer) if settings.access_log else None
         if self.access is not None:
             stack.callback(self.access.close)
 
+    def record(self, seen: Answered) -> None:
+        """Keep what was answered for comparison alone: no caller waited for it."""
+        if self.log is not None:
+            self.log.tell(seen)
+        if self.capsules is not None:
+            self.capsules.tell(seen)
+
     def families(self) -> list[Family]:
         """Return what they count."""
         return self.latencies.families() + (log_families(self.log.counts) if self.log else [])
+
+
+def _capsules(settings: Settings) -> Channel | None:
+    if settings.capsules is None:
+        return None
+    return Channel(Capsules(settings.capsules, settings.redact))
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from fettle.core.arrays import Arrays
 from fettle.serve import _description
-from fettle.serve._observing import Seen, channel_to
+from fettle.serve._observing import Seen, Told, channel_to
 from fettle.serve.batcher import Answer, Timing
 from fettle.serve.errors import NotFound, Refused
 from fettle.serve.protocol.request import InferRequest, InferResponse
@@ -82,7 +82,7 @@ class Service:
         repository: Repository,
         settings: Settings,
         route: Route | None = None,
-        observers: Sequence[Observer] = (),
+        observers: Sequence[Observer | Told] = (),
         besides: Callable[[], bool] = lambda: True,
     ) -> None:
         self.repository, self.settings, self._besides = repository, settings, besides

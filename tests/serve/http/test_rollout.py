@@ -14,7 +14,9 @@ from tests.serve.http.test_infer import asking
 from tests.serve.http.whole import Served, serving
 
 from fettle.core.bundle import write_bundle
+from fettle.monitor.capsule import Capsule
 from fettle.monitor.log import open_log
+from fettle.monitor.replay import replay
 from fettle.serve.rollout.settings import RolloutSettings
 
 http = pytest.importorskip("tritonclient.http", reason="the real client of the protocol")
@@ -125,6 +127,30 @@ def test_a_shadow_that_hangs_delays_nobody(proven, twin):
         assert served.get("/v2/health/ready").status == 200
         go.set()
         object.__setattr__(model, "session", session)
+
+
+def test_what_a_shadow_fails_on_is_kept_to_be_replayed(proven, twin, tmp_path):
+    def fail(inputs):
+        raise RuntimeError("an operator that is missing")
+
+    wanted = {"shadow": str(twin.path), **ALL}
+    with riding(proven, wanted, log=tmp_path / "p.db", capsules=tmp_path / "kept") as served:
+        model = served.run.server.app.handlers._riding.arms["shadow"].repository.find("m").model
+        session = model.session
+        object.__setattr__(model, "session", SimpleNamespace(run=fail, close=lambda: None))
+        assert all(ask(served, 3))
+        told = until(lambda: status(served)["shadow"]["done"] == 3 and status(served)["shadow"])
+        object.__setattr__(model, "session", session)
+    assert (told["failed"], told["compared"][0]["n"]) == (3, 0)
+    assert told["compared"][0]["accuracy_loss_at_most"] is None
+    capsule = Capsule.open(next((tmp_path / "kept").iterdir()))
+    assert (capsule.prediction.route, capsule.prediction.sha) == ("shadow", told["bundle"])
+    replayed = replay(capsule, {"model": twin.path, "shadow": proven.path})
+    assert not replayed.failed  # the network itself is sound
+    assert "bundle" not in replayed.changed
+    assert replayed.differences[0].flips == 0
+    rows = [row for row in open_log(tmp_path / "p.db").rows() if row.route == "shadow"]
+    assert {(row.status, row.agreement) for row in rows} == {("RuntimeError", None)}
 
 
 def test_an_a_b_test_keeps_to_its_share_and_its_callers(proven, opposite, tmp_path):

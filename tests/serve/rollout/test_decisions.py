@@ -47,7 +47,14 @@ def test_memory_is_bounded():
     assert [each.step for each in log.recent] == list(range(150, 250))
 
 
-@pytest.mark.parametrize("cut", ['{"decision": "pro', "[]", "3", '{"decision": "promote"}', ""])
+WHOLE = {**vars(ONE), "step": 7}
+WRONG = [{**WHOLE, "step": "one"}, {**WHOLE, "decision": "guess"}, {**WHOLE, "reason": None}]
+
+
+@pytest.mark.parametrize(
+    "cut",
+    ['{"decision": "pro', "[]", "3", '{"decision": "promote"}', "", *map(json.dumps, WRONG)],
+)
 def test_a_line_that_was_cut_off_is_passed_over(tmp_path, cut):
     path = tmp_path / "d.jsonl"
     Decisions(path).add(ONE)

@@ -123,10 +123,13 @@ def _read(path: Path) -> list[Decision]:
             lines = path.read_text("utf-8").splitlines()
         except UnicodeDecodeError as error:
             raise DataError(f"{path} expects lines of JSON, got something else: {error}") from error
-    found = []
-    for line in lines:
-        try:
-            found.append(Decision(**json.loads(line)))
-        except (ValueError, TypeError):
-            continue
-    return found
+    return [decision for line in lines if (decision := _parsed(line)) is not None]
+
+
+def _parsed(line: str) -> Decision | None:
+    try:
+        found = Decision(**json.loads(line))
+    except (ValueError, TypeError):
+        return None
+    whole = isinstance(found.step, int) and isinstance(found.reason, str)
+    return found if whole and found.decision in KINDS else None
