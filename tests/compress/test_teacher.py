@@ -12,6 +12,12 @@ from fettle.core.shelf import TECHNIQUES
 from fettle.testing import TinyTask
 
 
+@pytest.fixture
+def as_it_is(monkeypatch):
+    """The teacher isn't made faster to ask: what is asked is what was given, and counts."""
+    monkeypatch.setattr("fettle.compress._teacher.folded", lambda module, inputs: None)
+
+
 class Counted(nn.Module):
     """A convolutional teacher that counts its batches."""
 
@@ -44,7 +50,7 @@ def answers(teacher, task, epoch, size=16):
         yield teacher(inputs, batch), teacher.module(*inputs)
 
 
-def test_answers_that_are_kept_are_the_same_bit_for_bit(tiny):
+def test_answers_that_are_kept_are_the_same_bit_for_bit(tiny, as_it_is):
     module = Counted(tiny)
     teacher = Teacher(module, tiny)
     for epoch in (0, 1):
@@ -56,7 +62,7 @@ def test_answers_that_are_kept_are_the_same_bit_for_bit(tiny):
     assert module.calls == batches + 1 + asked_here
 
 
-def test_what_is_augmented_is_asked_anew():
+def test_what_is_augmented_is_asked_anew(as_it_is):
     task = Unknown()
     module = Counted(task)
     teacher = Teacher(module, task)
@@ -64,7 +70,7 @@ def test_what_is_augmented_is_asked_anew():
     assert module.calls == 2 * task.steps(16)
 
 
-def test_the_next_student_finds_the_answers_of_the_one_before():
+def test_the_next_student_finds_the_answers_of_the_one_before(as_it_is):
     task, given = Unknown(), Counted(Unknown())
     for _ in range(2):
         teacher = Teacher(frozen(given), task)
@@ -75,7 +81,7 @@ def test_the_next_student_finds_the_answers_of_the_one_before():
     assert given.calls == 0
 
 
-def test_a_teacher_that_learned_something_is_asked_anew(tiny):
+def test_a_teacher_that_learned_something_is_asked_anew(tiny, as_it_is):
     given = Counted(tiny)
     before = frozen(given)
     assert frozen(given) is before
@@ -87,7 +93,7 @@ def test_a_teacher_that_learned_something_is_asked_anew(tiny):
     assert all(p.requires_grad for p in given.parameters())
 
 
-def test_answers_to_batches_end_where_memory_does(monkeypatch):
+def test_answers_to_batches_end_where_memory_does(monkeypatch, as_it_is):
     task = Unknown()
     monkeypatch.setattr("fettle.compress._teacher._MOST_BYTES", 3 * 16 * 4 * 4)
     teacher = Teacher(Counted(task), task)
@@ -95,12 +101,12 @@ def test_answers_to_batches_end_where_memory_does(monkeypatch):
     assert len(teacher.memory.batches) == min(3, task.steps(16))
 
 
-def test_an_answer_that_depends_on_its_place_is_not_kept(tiny):
+def test_an_answer_that_depends_on_its_place_is_not_kept(tiny, as_it_is):
     for found, expected in answers(Teacher(Placed(), tiny), tiny, 1):
         assert torch.equal(found, expected)
 
 
-def test_examples_that_were_never_seen_are_asked(tiny):
+def test_examples_that_were_never_seen_are_asked(tiny, as_it_is):
     teacher = Teacher(Counted(tiny), tiny)
     list(answers(teacher, tiny, 0))
     batch = next(iter(tiny.batches("select", 5)))
@@ -119,7 +125,7 @@ def test_a_student_is_the_same_with_and_without_memory(tiny, monkeypatch):
         assert torch.equal(tensor, remembered.state_dict()[name]), name
 
 
-def test_a_large_split_is_not_kept(tiny, monkeypatch):
+def test_a_large_split_is_not_kept(tiny, monkeypatch, as_it_is):
     monkeypatch.setattr("fettle.compress._teacher._MOST_BYTES", 4 * 4 * tiny.size("train") - 1)
     teacher = Teacher(Counted(tiny), tiny)
     list(answers(teacher, tiny, 0))

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fettle.compress._folded import folded
 from fettle.core.arrays import Batch, repeat_to
 from fettle.core.hashing import array_fingerprint, fingerprint
 from fettle.tasks import Task
@@ -25,11 +26,14 @@ Answers = dict[bytes, Tensor]
 class Memory:
     """What a teacher has answered: by example where nothing changes it, else by batch.
 
-    `examples` is None until the first question.
+    `examples` is None until the first question; `quick` is the teacher made faster to ask, if it
+    could be.
     """
 
     examples: Answers | None = None
     batches: Answers = field(default_factory=dict)
+    quick: nn.Module | None = None
+    prepared: bool = False
 
 
 _COPIES: WeakKeyDictionary[nn.Module, tuple[str, nn.Module]] = WeakKeyDictionary()
@@ -139,8 +143,12 @@ class Teacher:
         return self._computed(tuple(torch.tensor(batch.inputs[n]).to(device) for n in names))
 
     def _computed(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        memory = self.memory
+        if not memory.prepared:
+            memory.quick, memory.prepared = folded(self.module, inputs), True
+        module = memory.quick.to(inputs[0].device) if memory.quick else self.module
         with torch.autocast(inputs[0].device.type, self.half, enabled=self.half is not None):
-            logits: Tensor = self.module(*inputs)
+            logits: Tensor = module(*inputs)
         return logits.float() if self.half else logits
 
     def _independent(self, batch: Batch, logits: Tensor, device: torch.device) -> bool:
