@@ -47,10 +47,11 @@ PAIRS = (
 LOOKS = (100, 300, 1000, 3000, 10_000)
 ALPHA = 0.05
 MEANING = (
-    "*They do* is the shadow's accuracy less that of what answers, by the labels, which the server got",
-    "only after its last look. The bound counts every disagreement as a loss: those that cancel make it",
-    "wide, and without labels nobody can know which do. An order is drawn from these images without",
-    "replacement, so that intervals miss more rarely than the 5 % that they are allowed.",
+    "*They do* is the shadow's accuracy less that of what answers, by the labels, which the",
+    "server got only after its last look. The bound counts every disagreement as a loss: those",
+    "that cancel make it wide, and without labels nobody can know which do. An order is drawn",
+    "from these images without replacement, so that intervals miss more rarely than the 5 % that",
+    "they are allowed.",
 )
 _AT_ONCE = 50  # fewer than wait for a shadow, so that it misses none
 

@@ -68,7 +68,8 @@ def test_before_a_trial_the_primary_answers_all(run, seen):
 
 def test_a_good_one_goes_all_the_way(run, seen):
     r = run()
-    assert r.canary.tick().decision == "start"
+    begun = r.canary.tick()
+    assert (begun.decision, begun.before, begun.after) == ("start", 0.0, 0.2)
     shares = []
     for _ in range(3):
         for _ in range(12):

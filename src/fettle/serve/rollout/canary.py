@@ -17,6 +17,7 @@ from __future__ import annotations
 import itertools
 import threading
 from asyncio import CancelledError
+from dataclasses import replace
 from typing import Any
 
 from fettle.core.arrays import Arrays
@@ -235,7 +236,7 @@ class Canary:
             kind, reason = "rollback", _AGAIN + before.reason.removeprefix(_AGAIN)
         elif before is not None and before.decision != "refuse":
             kind, reason = "resume", f"goes on after {before.decision} at {before.time}"
-        decision = trial.decision(kind, self.name, reason, step)
+        decision = replace(trial.decision(kind, self.name, reason, step), before=self._split.share)
         with self._lock:
             self._trial = trial
         return self._follow(trial, decision)
