@@ -1,4 +1,4 @@
-"""Tell how a served model does: traffic, latency and failures over time."""
+"""Tell how a served model does: traffic, latency, failures, A/B, cost and alerts."""
 
 from __future__ import annotations
 
@@ -7,8 +7,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+from fettle.cli._dashboard import (
+    add_dashboard,
+    conclude,
+    emit_prometheus,
+    lines_of,
+    wanted_of,
+)
 from fettle.cli._options import positive
 from fettle.cli._outcome import Outcome
+from fettle.core.errors import InputError
 
 _WIDTH = 78
 _SHOWN = 20  # windows
@@ -19,6 +27,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "log",
         type=Path,
+        nargs="?",
         metavar="LOG",
         help="what `fettle serve --log` writes; or a table in CSV or Parquet with columns such as"
         " time, latency_ms, prediction, label",
@@ -32,20 +41,25 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bundle", type=Path, metavar="BUNDLE", help="compare with what its checklist measured"
     )
+    add_dashboard(parser)
 
 
 def run(args: argparse.Namespace) -> Outcome:
     """Summarize the log."""
-    from fettle.monitor.latency import summarize
+    manifest = _manifest(args.bundle)
+    written = emit_prometheus(args.emit_prometheus, manifest) if args.emit_prometheus else []
+    if args.log is None:
+        if not written:
+            raise InputError("a LOG was expected, or --emit-prometheus DIR")
+        return Outcome({"written": written}, "\n".join(written))
+    from fettle.monitor.dashboard import gather
     from fettle.monitor.table import open_source
 
-    promises = _promises(args.bundle)
+    wanted = wanted_of(args, manifest)
     with open_source(args.log) as log:
-        summary = summarize(log, args.window)
-    result: dict[str, Any] = summary.to_json()
-    for series, who in zip(result["series"], sorted(summary.cells), strict=True):
-        series["promise"] = promises and promises(summary.overall(who))
-    return Outcome(result, text_of(result))
+        result = gather(log, wanted)
+    code = conclude(args, result)
+    return Outcome({**result, "written": written}, text_of(result), code)
 
 
 def text_of(result: dict[str, Any]) -> str:
@@ -59,17 +73,15 @@ def text_of(result: dict[str, Any]) -> str:
     if result["losses"]:
         lost = ", ".join(f"{count} {kind}" for kind, count in result["losses"].items())
         lines += ["", f"not in the log: {lost}"]
-    return "\n".join(lines).rstrip()
+    return "\n".join([*lines, "", *lines_of(result)]).rstrip()
 
 
-def _promises(bundle: Path | None) -> Any:
+def _manifest(bundle: Path | None) -> Any:
     if bundle is None:
         return None
     from fettle.core.bundle import Bundle
-    from fettle.monitor.promise import compared, promised
 
-    promises = promised(Bundle.open(bundle).manifest)
-    return lambda cell: compared(cell, promises)
+    return Bundle.open(bundle).manifest
 
 
 def _series(series: dict[str, Any], seconds: float) -> list[str]:

@@ -13,6 +13,6 @@ server (`live`), renews itself.
 from __future__ import annotations
 
 from fettle.monitor.dashboard._page import fragment, page
-from fettle.monitor.dashboard.state import Wanted, gather
+from fettle.monitor.dashboard.state import Wanted, gather, renewed
 
-__all__ = ["Wanted", "fragment", "gather", "page"]
+__all__ = ["Wanted", "fragment", "gather", "page", "renewed"]

@@ -88,6 +88,11 @@ def gather(
     return state
 
 
+def renewed(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the state with its findings looked for again, after a part of it has changed."""
+    return {**state, "findings": findings(state)}
+
+
 _OTHERS = ("shadow", "b", "canary")  # routes to bundles that promised something else
 
 
