@@ -9,8 +9,9 @@ from fettle.core.verdict import Budget
 from fettle.search._store import Stage
 from fettle.search.optimize import Wish
 from fettle.search.strategies import strategies
+from fettle.search.strategies._curves import Curves
 from fettle.search.strategies._shapes import DEPTHS, WIDTHS, Shape, proposals, shapes
-from fettle.search.strategies.in_rounds import InRounds, _spread
+from fettle.search.strategies.in_rounds import InRounds, Trained, _spread, _survivors
 
 
 @pytest.fixture(autouse=True)
@@ -168,6 +169,18 @@ def test_when_all_lose_too_much_the_nearest_goes_on():
     last = [r for r in search.sketched if len(epochs(r)) == 4]
     assert len(last) == 1
     assert last[0].steps[0].ratio == pytest.approx(min(w for w in WIDTHS if w))
+
+
+def test_speed_that_cant_come_within_the_budget_is_worth_nothing():
+    search = Played(max_drop=0.01)
+    losses = {2.0: 0.6, 4.0: 0.04, 6.0: 0.03, 9.0: 0.001, 12.0: 0.0}  # by milliseconds
+    trained = [Trained(Shape((), ms), (), loss, 0.0) for ms, loss in losses.items()]
+    curves = Curves()
+    for each in trained:
+        curves.add(each.shape, 1, each.drop)
+    order = {end: [s.ms for s in _survivors(search, trained, curves, end)] for end in (1, 40)}
+    assert order[1][0] == 9.0  # no time to win anything back
+    assert order[40] == [4.0, 6.0, 9.0, 2.0]  # and the leader itself takes 10
 
 
 def test_onnx_files_and_tasks_without_training_data_are_not_for_it():

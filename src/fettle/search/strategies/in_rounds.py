@@ -2,9 +2,10 @@
 
 Successive halving (Jamieson & Talwalkar 2016, arXiv 1502.07943): each rung trains the survivors
 `GROWTH` times as long as the one before, with distillation from the original, and continues from
-its weights: a cosine schedule with a warm restart (Loshchilov & Hutter 2017, arXiv 1608.03983). A
-shape survives while its loss on `select` is within what later rungs may still win back, and the
-fastest survivors go on. Whoever comes near is quantized, with and without training for it.
+its weights: a cosine schedule with a warm restart (Loshchilov & Hutter 2017, arXiv 1608.03983).
+Those go on that promise most: the speed that a shape would win times the chance that its loss on
+`select`, foretold to the last epoch that time allows, comes within the budget. Whoever comes near
+is quantized, with and without training for it.
 
 Under a time limit each rung takes its share of what is left, as in Hyperband (Li et al. 2018, arXiv
 1603.06560), and the last one trains for as long as there is.
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, ClassVar
 from fettle.core.machine import this_machine
 from fettle.core.recipe import Recipe, parse_step
 from fettle.search._promise import LIKELY
+from fettle.search.strategies._curves import Curves
 from fettle.search.strategies._pace import Pace
 from fettle.search.strategies._shapes import Shape, shapes
 from fettle.search.strategies._strategy import Strategy
@@ -32,8 +34,6 @@ RUNGS = (1, 3, 9, 27)  # epochs
 # the peak of each rung: a large restart pays only where there is time to come down from it
 RATES = (0.01, 0.02, 0.05, 0.05)
 GROWTH = 3
-# how many times the budget a shape may have lost after each rung and still go on
-PATIENCE = (10.0, 5.0, 2.5, 1.5)
 NEAR = 2.0  # times the budget: what quantization-aware training may win back
 LEAST_BUDGET = 0.002
 _STATIC = "quantize.static"
@@ -64,17 +64,22 @@ class InRounds(Strategy):
     def explore(self, search: Search) -> None:
         """Train what is faster than the leader, rung by rung; quantize what comes near."""
         field = _spread(shapes(search))
-        most, pace = len(field), Pace(search.clock)
+        most, pace, curves = len(field), Pace(search.clock), Curves()
         taught: tuple[Plugin, ...] = ()
-        for rung, patience in enumerate(PATIENCE):
-            epochs = pace.epochs(RUNGS[rung], RUNGS[rung - 1] if rung else 0)
+        total = 0
+        for rung, wanted in enumerate(RUNGS):
+            epochs = pace.epochs(wanted, RUNGS[rung - 1] if rung else 0)
             if not epochs:
                 return
+            total += epochs
             taught = (*taught, parse_step(f"distill.logits({_knobs(epochs, RATES[rung])})"))
-            until = pace.until(len(PATIENCE) - rung)
+            until = pace.until(len(RUNGS) - rung)
             trained = self._rung(search, field[:most], taught, pace, until)
             self._finish(search, trained)
-            field = _survivors(trained, patience * _budget(search))
+            for each in trained:
+                curves.add(each.shape, total, each.drop)
+            end = total + pace.epochs(sum(RUNGS[rung + 1 :]), 0)
+            field = _survivors(search, trained, curves, end)
             most = max(most // GROWTH, 1)
 
     def _rung(
@@ -129,11 +134,23 @@ def _spread(field: list[Shape]) -> list[Shape]:
     return order
 
 
-def _survivors(trained: list[Trained], allowed: float) -> list[Shape]:
-    """Return those that can still win, the fastest first; else the one that is nearest to it."""
-    within = [each.shape for each in trained if each.drop <= allowed]
-    nearest = sorted(trained, key=lambda each: each.drop)[:1]
-    return sorted(within or [each.shape for each in nearest], key=lambda shape: shape.ms)
+def _survivors(search: Search, trained: list[Trained], curves: Curves, end: int) -> list[Shape]:
+    """Return the shapes that would be faster than the leader, the most promising first.
+
+    Args:
+        search: tells the budget, and who leads.
+        trained: the shapes of this rung.
+        curves: what they have lost so far.
+        end: how many epochs in all a shape may be trained for.
+    """
+    leader = float(search.leader.row["comparable_ms"])
+    budget = _budget(search)
+    gains = {
+        each.shape: (leader / each.shape.ms - 1) * curves.chance(each.shape, end, budget)
+        for each in trained
+        if each.shape.ms < leader
+    }
+    return sorted(gains, key=lambda shape: gains[shape], reverse=True)
 
 
 def _knobs(epochs: int, rate: float) -> str:
