@@ -130,12 +130,14 @@ class Summary:
         return {**who._asdict(), "all": self.overall(who).to_json(), "windows": windows}
 
 
-def summarize(log: LogFile, seconds: float | None = None) -> Summary:
+def summarize(log: LogFile, seconds: float | None = None, since: int | None = None) -> Summary:
     """Read a log once, and count.
 
     Args:
         log: of any length.
         seconds: of a window; None chooses one that gives at most some dozens.
+        since: from which time on, in nanoseconds of the epoch; None for all. Kinds of failures and
+            losses are always those of the whole log.
 
     Raises:
         InputError: so many windows that they don't fit into memory.
@@ -145,7 +147,8 @@ def summarize(log: LogFile, seconds: float | None = None) -> Summary:
     if not 1e-3 <= length <= 1e9:
         raise InputError(f"`seconds` expects a length from 1e-3 to 1e9, got {length!r}")
     counting = _Counting(round(length * _SECOND))
-    for frame in log.frames(COLUMNS, ordered=False):
+    rows = log.frames(COLUMNS, ordered=False) if since is None else log.frames(COLUMNS, since)
+    for frame in rows:
         counting.add(frame)
     return Summary(length, counting.cells, log.failures(), log.losses)
 

@@ -41,7 +41,8 @@ class Reading(NamedTuple):
 def over_time(state: Mapping[str, Any]) -> Iterator[tuple[float, list[Reading]]]:
     """Yield each moment at which a window ended, in seconds of the epoch, and what could be read.
 
-    What is of the whole log is read at the last moment.
+    What is of the whole log is read at the last moment. Of a log that is being written (`since` is
+    told), windows without any request count until now: silence can be a reason for an alert.
     """
     width = state["window_seconds"]
     windows: dict[float, list[Reading]] = {}
@@ -54,11 +55,15 @@ def over_time(state: Mapping[str, Any]) -> Iterator[tuple[float, list[Reading]]]
 
 
 def _series(state: Mapping[str, Any]) -> Iterator[tuple[float, Reading]]:
-    starts = sorted({w["start"] for series in state["series"] for w in series["windows"]})
+    starts = {w["start"] for series in state["series"] for w in series["windows"]}
+    if starts and state.get("since") is not None:
+        width, last = state["window_seconds"], max(starts)
+        starts |= {last + at * width for at in range(1, int((state["made"] - last) / width))}
+    moments = sorted(starts)
     for series in state["series"]:
         labels = {name: series[name] for name in LABELS}
         by_start = {window["start"]: window for window in series["windows"]}
-        for start in starts:
+        for start in moments:
             window = by_start.get(start)
             if window is None:
                 yield start, Reading("requests_per_second", labels, 0.0)

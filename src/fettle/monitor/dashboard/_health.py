@@ -32,12 +32,15 @@ def findings(state: State) -> list[Finding]:
 def headline(state: State) -> Finding:
     """Return the one line at the top of the page."""
     n = sum(series["all"]["n"] for series in state["series"] if series["route"] != "shadow")
+    if not n and state["span"] and state.get("since"):
+        silent = form.length(state["made"] - state["since"])
+        return _finding("none", f"No requests in the last {silent}", "", "traffic")
     if not n:
         return _finding("none", "No predictions yet", "", "traffic")
     seen = [finding for finding in state["findings"] if finding["level"] != "note"]
     if not seen:
-        span = state["span"]
-        during = form.length(max(span[1] - span[0], 1.0))
+        first, last = state["span"]
+        during = form.length(max(last - max(first, state.get("since") or first), 1.0))
         return _finding("good", f"Healthy: {form.count(n)} requests in {during}", "", "traffic")
     return dict(seen[0])
 

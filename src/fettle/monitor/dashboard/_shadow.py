@@ -23,13 +23,16 @@ class _Counts:
     whole: Tally = field(default_factory=Tally)
     windows: dict[int, Tally] = field(default_factory=dict)
 
-    def add(self, pairs: Pairs, width: int) -> None:
+    def add(self, pairs: Pairs, width: int, since: int) -> None:
         known = np.isfinite(pairs.top).all(1)
         differ = (pairs.top[:, 0] != pairs.top[:, 1])[known]
         starts = pairs.time[known] // width * width
         for start in np.unique(starts):
             ours = starts == start
-            for tally in (self.whole, self.windows.setdefault(int(start), Tally())):
+            tallies = [self.whole]
+            if start >= since:
+                tallies.append(self.windows.setdefault(int(start), Tally()))
+            for tally in tallies:
                 tally.hits += int(differ[ours].sum())
                 tally.n += int(ours.sum())
 
@@ -50,15 +53,18 @@ class _Counts:
         }
 
 
-def shadow_bounds(log: LogFile, seconds: float, alpha: float = _ALPHA) -> list[dict[str, Any]]:
+def shadow_bounds(
+    log: LogFile, seconds: float, since: float = 0.0, alpha: float = _ALPHA
+) -> list[dict[str, Any]]:
     """Return, for each two bundles, how often they named another class, in all and by window.
 
     Where both name the same class both are right or both are wrong: accuracies differ by at most
     the share of disagreements. Only single classifications are told by the log. The interval of all
-    holds at every moment at once, that of a window by itself.
+    holds at every moment at once, that of a window by itself; there are none of windows before
+    `since`, in seconds of the epoch.
     """
     width = round(seconds * _SECOND)
     found: dict[Who, _Counts] = {}
     for pairs in shadow_pairs(log):
-        found.setdefault(pairs.who, _Counts()).add(pairs, width)
+        found.setdefault(pairs.who, _Counts()).add(pairs, width, round(since * _SECOND))
     return [found[who].to_json(who, alpha) for who in sorted(found)]

@@ -34,6 +34,8 @@ class Wanted:
 
     Attributes:
         window: seconds of a window; None for some dozens in all.
+        last_s: how far back latency and traffic are told, in seconds; None for the whole log. The
+            rest is always of the whole.
         manifest: of the served bundle, whose checklist is the promise.
         plan: of the A/B test.
         prices: of the cost ledger.
@@ -43,6 +45,7 @@ class Wanted:
     """
 
     window: float | None = None
+    last_s: float | None = None
     manifest: Manifest | None = None
     plan: Plan = field(default_factory=Plan)
     prices: Prices | None = None
@@ -66,14 +69,16 @@ def gather(
         DataError: the log is damaged.
     """
     asked = wanted or Wanted()
-    told = summary or summarize(log, asked.window)
-    span = log.span
+    now, span = asked.clock(), log.span
+    since = None if asked.last_s is None else now - asked.last_s
+    told = summary or _summary(log, asked, since)
     state: dict[str, Any] = {
         "source": log.path.name,
-        "made": asked.clock(),
+        "made": now,
+        "since": since,
         "span": span and [end / 1e9 for end in span],
         **told.to_json(),
-        "shadow": shadow_bounds(log, told.seconds),
+        "shadow": shadow_bounds(log, told.seconds, since or 0.0),
         "ab": [trial.to_json() for trial in compare(log, asked.plan)],
         "cost": [ledger.to_json() for ledger in ledgers(log, asked.prices)],
         "drift": None,
@@ -88,11 +93,18 @@ def gather(
     return state
 
 
+def _summary(log: LogFile, wanted: Wanted, since: float | None) -> Summary:
+    if wanted.last_s is None or since is None:
+        return summarize(log, wanted.window)
+    return summarize(log, wanted.window or wanted.last_s / _MANY, round(since * 1e9))
+
+
 def renewed(state: Mapping[str, Any]) -> dict[str, Any]:
     """Return the state with its findings looked for again, after a part of it has changed."""
     return {**state, "findings": findings(state)}
 
 
+_MANY = 60  # windows, where it is told how far back they reach
 _OTHERS = ("shadow", "b", "canary")  # routes to bundles that promised something else
 
 
