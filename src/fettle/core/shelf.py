@@ -41,6 +41,7 @@ INSTALL = {
         "pip install 'fettle[serve]'",
     ),
     "grpc": "pip install 'fettle[grpc]'",
+    "opentelemetry": "pip install 'fettle[tracing]'",
 }
 
 

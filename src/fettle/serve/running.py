@@ -18,7 +18,6 @@ from fettle.monitor.log import PredictionLog
 from fettle.monitor.metrics import Family, Latencies, log_families
 from fettle.serve._observing import Channel, Told
 from fettle.serve.http.access import AccessLog
-from fettle.serve.http.app import App
 from fettle.serve.http.handlers import Handlers
 from fettle.serve.http.metrics import (
     Metrics,
@@ -36,6 +35,7 @@ from fettle.serve.room import Room
 from fettle.serve.seams import ONLY, Observer
 from fettle.serve.service import Service
 from fettle.serve.settings import Settings
+from fettle.serve.tracing import app_of, tracing_of
 
 Announce = Callable[[Server, Repository], None]
 
@@ -106,7 +106,8 @@ def _server(service: Service, gate: Gate, observers: _Observers, models: _Models
     metrics.add(lambda: worker_families(models.workers_lost()))
     metrics.add(lambda: channel_families(service.channels))
     handlers = Handlers(service, observers.log, metrics, models.rollout, observers.room)
-    app = App(handlers, gate, observers.access.add if observers.access else None)
+    access = observers.access.add if observers.access else None
+    app = app_of(handlers, gate, access, observers.tracing)
     server = Server(app, service.settings, reload=models.reload)
     metrics.add(lambda: connection_families(server.guard))
     return server
@@ -122,7 +123,7 @@ async def _grpc(server: Server, service: Service, observers: _Observers) -> Asyn
     from fettle.serve.grpc.server import start_grpc
 
     access = observers.access.add if observers.access else None
-    grpc = await start_grpc(service, settings, observers.room, access)
+    grpc = await start_grpc(service, settings, observers.room, access, observers.tracing)
     server.grpc = f"{settings.host}:{grpc.port}"
     try:
         yield
@@ -163,7 +164,8 @@ class _Observers:
         self.room = Room(settings)
         self.log = PredictionLog(settings.log, settings) if settings.log else None
         self.capsules = _capsules(settings)
-        kept = [each for each in (self.log, self.capsules) if each is not None]
+        self.tracing = tracing_of(settings)
+        kept = [each for each in (self.log, self.capsules, self.tracing) if each is not None]
         self.all: list[Observer | Told] = [self.latencies, *kept]
         if self.log is not None:
             stack.callback(self.log.close)

@@ -100,6 +100,12 @@ class Settings(Limits):
         str, Text("FILE.py:FUNCTION"), "called on each row before it is logged, to blot out"
     ] = ""
     access_log: Annotated[bool, "one JSON line on stderr for each request"] = True
+    trace_endpoint: Annotated[
+        str, Text("URL"), "OpenTelemetry collector that is sent traces, over OTLP's HTTP"
+    ] = ""
+    trace_sample: Annotated[
+        float, Range(0, 1), "share of requests traced whose callers don't say whether to"
+    ] = 1.0
     tokens: tuple[str, ...] = field(default=(), repr=False)
     control_tokens: tuple[str, ...] = field(default=(), repr=False)
     certificate: Path | None = None

@@ -11,15 +11,17 @@ from collections.abc import Sequence
 
 from fettle.core.errors import FettleError
 from fettle.monitor.metrics import Latencies
+from fettle.serve._observing import Told
 from fettle.serve.errors import NotReady
 from fettle.serve.http._exchange import Receive, Scope, Send
-from fettle.serve.http.app import App
 from fettle.serve.http.handlers import Handlers
 from fettle.serve.http.metrics import Metrics
 from fettle.serve.http.security import Gate
 from fettle.serve.repository import Repository
+from fettle.serve.seams import Observer
 from fettle.serve.service import Service
 from fettle.serve.settings import Settings
+from fettle.serve.tracing import app_of, tracing_of
 
 
 class Replica:
@@ -37,11 +39,12 @@ class Replica:
         self._repository = Repository(settings)
         for text in bundles:
             self._repository.give(text)
-        latencies = Latencies()
-        self._service = Service(self._repository, settings, observers=[latencies])
+        latencies, tracing = Latencies(), tracing_of(settings)
+        observers: list[Observer | Told] = [latencies, *([tracing] if tracing else [])]
+        self._service = Service(self._repository, settings, observers=observers)
         metrics = Metrics(self._service, [latencies.families])
         self._handlers = Handlers(self._service, metrics=metrics)
-        self._app = App(self._handlers, Gate(settings))
+        self._app = app_of(self._handlers, Gate(settings), tracing=tracing)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or live through the server's life."""

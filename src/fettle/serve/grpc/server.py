@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fettle.core.errors import InputError, MissingError
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fettle.serve.grpc.handlers import Handlers
     from fettle.serve.http.access import Access
     from fettle.serve.service import Service
+    from fettle.serve.tracing.spans import Tracing
 
 _INSTALL = "pip install 'fettle[grpc]'"
 _PACKAGES = ("grpc", "google.protobuf", "grpc_health.v1", "grpc_reflection.v1alpha")
@@ -41,6 +42,7 @@ async def start_grpc(
     settings: Settings,
     room: Room | None = None,
     access: Callable[[Access], None] | None = None,
+    tracing: Tracing | None = None,
 ) -> GrpcServer:
     """Start to listen on `settings.grpc_port`; with a certificate over TLS.
 
@@ -49,6 +51,7 @@ async def start_grpc(
         settings: where and how.
         room: for the bodies of requests, shared with REST; None for one of its own.
         access: is told of each call; None for no access log.
+        tracing: makes a span for each call; None for no traces.
 
     Raises:
         InputError: the settings leave the server open to strangers, the address is taken, or the
@@ -63,13 +66,23 @@ async def start_grpc(
 
     handlers = Handlers(service, Gate(settings), room or Room(settings), access)
     server = grpc.aio.server(
-        options=_options(settings), maximum_concurrent_rpcs=settings.connections
+        interceptors=_interceptors(tracing),
+        options=_options(settings),
+        maximum_concurrent_rpcs=settings.connections,
     )
     server.add_generic_rpc_handlers((handlers.generic(), Health(handlers.ready).generic()))
     _reflect(server)
     port = _listen(server, settings)
     await server.start()
     return GrpcServer(server, handlers, port)
+
+
+def _interceptors(tracing: Tracing | None) -> Sequence[Any]:
+    if tracing is None:
+        return ()
+    from fettle.serve.tracing.grpc import Interceptor
+
+    return (Interceptor(tracing),)
 
 
 def _expect_packages() -> None:

@@ -85,8 +85,8 @@ def find(method: str, path: str) -> Found:
         NotFound: there is no such path.
         WrongMethod: it answers other methods.
     """
-    template, name, version = _template(path)
-    methods = ROUTES.get(template)
+    place, name, version = template(path)
+    methods = ROUTES.get(place)
     if methods is None:
         raise NotFound("no such path; GET /openapi.json tells those there are")
     route = methods.get("GET" if method == "HEAD" else method)
@@ -96,7 +96,8 @@ def find(method: str, path: str) -> Found:
     return Found(route, name, version)
 
 
-def _template(path: str) -> tuple[str, str, str | None]:
+def template(path: str) -> tuple[str, str, str | None]:
+    """Return a path without what it names, and the model and version that it names."""
     if path in ROUTES:
         return path, "", None
     if path.startswith(_MODELS):
