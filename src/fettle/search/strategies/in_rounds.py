@@ -4,8 +4,9 @@ Successive halving (Jamieson & Talwalkar 2016, arXiv 1502.07943): each rung trai
 `GROWTH` times as long as the one before, with distillation from the original, and continues from
 its weights: a cosine schedule with a warm restart (Loshchilov & Hutter 2017, arXiv 1608.03983).
 Those go on that promise most: the speed that a shape would win times the chance that its loss on
-`select`, foretold to the last epoch that time allows, comes within the budget. Whoever comes near
-is quantized, with and without training for it.
+`select`, foretold to the last epoch that time allows, comes within the budget. Whoever is likely to
+be proven is attempted at once; whoever came near in the last rung, quantized with training for it,
+which takes three times as long as training without.
 
 Under a time limit each rung takes its share of what is left, as in Hyperband (Li et al. 2018, arXiv
 1603.06560), and the last one trains for as long as there is.
@@ -66,21 +67,25 @@ class InRounds(Strategy):
         field = _spread(shapes(search))
         most, pace, curves = len(field), Pace(search.clock), Curves()
         taught: tuple[Plugin, ...] = ()
+        trained: list[Trained] = []
         total = 0
         for rung, wanted in enumerate(RUNGS):
             epochs = pace.epochs(wanted, RUNGS[rung - 1] if rung else 0)
             if not epochs:
-                return
+                break
             total += epochs
             taught = (*taught, parse_step(f"distill.logits({_knobs(epochs, RATES[rung])})"))
             until = pace.until(len(RUNGS) - rung)
             trained = self._rung(search, field[:most], taught, pace, until)
-            self._finish(search, trained)
+            self._finish(search, [t for t in trained if t.promise >= LIKELY], _STATIC)
             for each in trained:
                 curves.add(each.shape, total, each.drop)
             end = total + pace.epochs(sum(RUNGS[rung + 1 :]), 0)
             field = _survivors(search, trained, curves, end)
             most = max(most // GROWTH, 1)
+        near = NEAR * _budget(search)
+        missed = [t for t in trained if t.promise < LIKELY and t.drop <= near]
+        self._finish(search, missed, _AWARE)
 
     def _rung(
         self,
@@ -104,19 +109,15 @@ class InRounds(Strategy):
             trained.append(Trained(shape, steps, row["drop"]["value"], row["promise"]))
         return trained
 
-    def _finish(self, search: Search, trained: list[Trained]) -> None:
-        """Attempt in full what came near the budget, the fastest first, until one is likely."""
+    def _finish(self, search: Search, trained: list[Trained], last: str) -> None:
+        """Attempt what is faster than the leader, the fastest first, until one is likely."""
         bar = search.leader.row["comparable_ms"] * (1 - search.least_gain)
-        near = NEAR * _budget(search)
         for each in sorted(trained, key=lambda t: t.shape.ms):
             if each.shape.ms > bar:
                 return
-            if each.promise < LIKELY and each.drop > near:
-                continue
-            for last in (_STATIC,) if each.promise >= LIKELY else (_STATIC, _AWARE):
-                made = search.attempt(Candidate(Recipe((*each.steps, parse_step(last)))))
-                if any(_is_likely(trial) for trial in made):
-                    return
+            made = search.attempt(Candidate(Recipe((*each.steps, parse_step(last)))))
+            if any(_is_likely(trial) for trial in made):
+                return
 
 
 def _spread(field: list[Shape]) -> list[Shape]:
