@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 
 from fettle.core.bundle import Manifest, write_bundle
@@ -55,3 +56,28 @@ def make_bundle():
 def proven(tmp_path_factory, make_bundle):
     """A proven bundle; tests that change it make their own."""
     return make_bundle(tmp_path_factory.mktemp("bundle") / "best")
+
+
+@pytest.fixture(scope="session")
+def twin(tmp_path_factory, make_bundle):
+    """Another bundle of the same model."""
+    return make_bundle(tmp_path_factory.mktemp("twin") / "twin", recipe="@ onnxruntime(threads=2)")
+
+
+@pytest.fixture(scope="session")
+def opposite(tmp_path_factory, proven):
+    """A bundle whose scores are those of the other with their signs changed."""
+    folder = tmp_path_factory.mktemp("opposite") / "files"
+    folder.mkdir()
+    model = onnx.load(proven.model_path)
+    (output,) = model.graph.output
+    for node in model.graph.node:
+        node.output[:] = ["inner" if name == output.name else name for name in node.output]
+    model.graph.node.append(onnx.helper.make_node("Neg", ["inner"], [output.name]))
+    onnx.save(model, folder / "model.onnx")
+    inputs, outputs = proven.golden()
+    named = {f"input/{k}": v for k, v in inputs.items()}
+    named |= {f"output/{k}": -v for k, v in outputs.items()}
+    for file in ("golden.npz", "reference.npz"):
+        np.savez(folder / file, allow_pickle=False, **named)
+    return write_bundle(folder.parent / "best", replace(proven.manifest, recipe="@ neg"), folder)

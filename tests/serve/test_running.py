@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
+from tests.serve.http.test_infer import asking
 from tests.serve.http.whole import serving
 
 from fettle.core.bundle import write_bundle
@@ -15,6 +16,7 @@ from fettle.serve.running import serve
 from fettle.serve.settings import Settings
 
 grpcclient = pytest.importorskip("tritonclient.grpc")
+httpclient = pytest.importorskip("tritonclient.http")
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +49,29 @@ def test_both_protocols_answer_and_are_counted_together(run, proven):
 def test_without_a_port_there_is_no_grpc(proven):
     with serving([f"m={proven.path}"]) as running:
         assert running.server.grpc is None
+
+
+def test_a_caller_keeps_to_its_arm_over_both_protocols(proven, opposite):
+    wanted = RolloutSettings(ab=str(opposite.path), split=0.5)
+    (name, array), *_ = proven.golden()[0].items()
+    (scores, expected), *_ = proven.golden()[1].items()
+    with (
+        serving([f"m={proven.path}"], wanted, grpc_port=0) as running,
+        grpcclient.InferenceServerClient(running.server.grpc) as one,
+        asking(running) as other,
+    ):
+        arms = []
+        for number in range(24):
+            key = {"fettle-key": f"user-{number}"}
+            right = []
+            for client, module in ((one, grpcclient), (other, httpclient)):
+                given = module.InferInput(name, list(array[:1].shape), "FP32")
+                given.set_data_from_numpy(array[:1])
+                found = client.infer("m", [given], headers=key).as_numpy(scores)
+                right.append(bool(np.allclose(found, expected[:1], atol=1e-3)))
+            arms.append(tuple(right))
+    assert set(arms) == {(True, True), (False, False)}
+    assert 4 <= arms.count((False, False)) <= 20
 
 
 def refused(bundles, **wanted):
@@ -101,10 +126,14 @@ def test_a_folder_that_is_missing_is_told_before_anything_is_loaded(proven, tmp_
 
 
 def test_what_is_missed_and_lost_is_told_to_prometheus(proven):
-    with serving([f"m={proven.path}"], RolloutSettings(shadow=str(proven.path)), isolate=1) as run:
+    with serving([f"m={proven.path}"], RolloutSettings(shadow=str(proven.path))) as run:
+        handlers = run.server.app.handlers
+        shadow = handlers._riding.arms["shadow"].repository
+        for count, repository in enumerate([handlers._service.repository, shadow]):
+            repository.find("m").model.session.lost = count  # as that of worker processes has
         told = run.talk(
             b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         ).decode()
-    for part in ("only", "shadow"):
-        assert f'fettle_workers_lost_total{{model="m",version="1",part="{part}"}} 0' in told
+    for count, part in enumerate(("only", "shadow")):
+        assert f'fettle_workers_lost_total{{model="m",version="1",part="{part}"}} {count}' in told
     assert 'fettle_observer_dropped_total{observer="Shadow"} 0' in told

@@ -72,7 +72,7 @@ def serving(bundles, wanted=None, **settings):
 
     worker = threading.Thread(target=thread, daemon=True)
     worker.start()
-    assert up.wait(60)
+    assert up.wait(120)
     assert "error" not in box, box
     server = box["server"]
     run = Running(server, int(server.url.rsplit(":", 1)[1]), box["loop"])

@@ -21,6 +21,7 @@ from fettle.serve.room import Held, Room
 from fettle.serve.seams import Riding
 from fettle.serve.service import Meta, Service
 
+_LEFT = "the caller left before its request was complete"
 _HEADER_LENGTH = b"inference-header-content-length"
 _KEY = b"fettle-key"
 _LONGEST_KEY = 200
@@ -86,7 +87,8 @@ class Handlers:
             return request, self._meta(call, request)
         except (Refused, HungUp, asyncio.CancelledError) as error:
             meta = Meta(call.started, call.started, call.peer)
-            call.id = self._service.refused(name, version, meta, error, request.id)
+            why = error if isinstance(error, Refused) else asyncio.CancelledError(_LEFT)
+            call.id = self._service.refused(name, version, meta, why, request.id)
             raise
 
     def _meta(self, call: Call, request: InferRequest) -> Meta:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -10,7 +11,7 @@ from fettle.core.bundle import is_bundle
 from fettle.core.errors import BundleError, InputError
 from fettle.monitor.metrics import Family
 from fettle.serve._places import given
-from fettle.serve.errors import Conflict
+from fettle.serve.errors import Conflict, Refused
 from fettle.serve.repository import Repository
 from fettle.serve.rollout._fitting import misfit
 from fettle.serve.rollout.canary import Canary
@@ -38,9 +39,10 @@ class Arm(NamedTuple):
     def status(self) -> dict[str, Any]:
         """Return which bundle it is, and whether it is ready."""
         (row,) = self.repository.index()
-        ready = self.repository.ready()
-        bundle = self.repository.find(self.name).model.sha if ready else ""
-        return {"bundle": bundle, "state": row["state"], "reason": row["reason"]}
+        bundle = ""
+        with contextlib.suppress(Refused):
+            bundle = self.repository.find(self.name).model.sha
+        return {"bundle": bundle, "ready": bool(bundle), "trouble": row["reason"]}
 
 
 class Rollout:
