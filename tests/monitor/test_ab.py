@@ -7,7 +7,9 @@ import pytest
 from scipy import stats
 
 from fettle.core.errors import InputError
-from fettle.monitor.ab import Pair, Plan, compare, evidence_path, needed, novelty
+from fettle.monitor._effect import Bets, Rates
+from fettle.monitor._pair import Pair
+from fettle.monitor.ab import Plan, compare, evidence_path, needed, novelty
 from fettle.monitor.log import open_log
 from fettle.monitor.sequential import Tally, difference_log_evidence
 
@@ -186,22 +188,37 @@ def test_a_canary_is_compared_too_but_its_sizes_are_not_judged(make, written):
     assert trial.mismatch is None
 
 
-def test_the_size_still_needed_is_enough_four_times_in_five():
-    rates = (0.85, 0.90)
-    so_far = Pair(Tally(rates[0] * 200, 200), Tally(rates[1] * 200, 200))
-    more = needed(so_far, 0.01)["difference"]
-    rng = np.random.default_rng(4)
-    n = 400 + more
-    arms = np.tile([0, 1], (500, n // 2 + 1))[:, :n]
-    hits = (rng.random(arms.shape) < np.array(rates)[arms]).astype(float)
-    found = (evidence_path(arms, hits) >= -math.log(0.05)).any(1).mean()
-    assert 0.7 < found < 0.93
+def counted(effect, n, rates, seed=0, share=0.5):
+    """Count `n` callers."""
+    rng = np.random.default_rng(seed)
+    arms = (rng.random(n) < share).astype(int)
+    hits = (rng.random(n) < np.array(rates)[arms]).astype(float)
+    effect.add(arms, hits)
+    return arms, hits
+
+
+@pytest.mark.parametrize("kind", ["lot", "rates"])
+def test_the_size_still_needed_is_enough_four_times_in_five(kind):
+    def begun():
+        return Bets(0.5, 0.02, 0.05) if kind == "lot" else Rates(0.05)
+
+    few, rates, found = begun(), (0.85, 0.90), 0
+    arms = np.tile([0, 1], 400)
+    few.add(arms, (np.arange(800) % 40 < np.where(arms, 36, 34)).astype(float))
+    assert few.interval().estimate == pytest.approx(0.05, abs=0.01)
+    n = 800 + needed(few, 800, 0.02)["difference"]
+    for seed in range(100):
+        trial = begun()
+        arms, hits = counted(begun(), n, rates, seed)
+        found += bool((trial.path(arms, hits) >= -math.log(0.05)).any())
+    assert found / 100 > 0.68
 
 
 def test_a_size_that_nobody_could_wait_for_is_none():
-    same = Pair(Tally(80, 100), Tally(80, 100))
-    assert needed(same, 0.01)["difference"] is None
-    assert needed(Pair(), 0.01) == {"difference": None, "margin": None}
+    same = Rates(0.05, Pair(Tally(80, 100), Tally(80, 100)))
+    assert needed(same, 200, 0.01)["difference"] is None
+    assert needed(Rates(0.05), 0, 0.01) == {"difference": None, "margin": None}
+    assert needed(Bets(0.5, 0.01, 0.05), 0, 0.01) == {"difference": None, "margin": None}
 
 
 def test_an_effect_that_fades_is_told_from_a_steady_one():

@@ -16,16 +16,18 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fettle.monitor._effect import Effect
+from fettle.monitor._pair import A, B, Pair
 from fettle.monitor.frame import Frame
 from fettle.monitor.prediction import OK
-from fettle.monitor.sequential import Tally, log_evidence
+from fettle.monitor.sequential import Interval
 
 COLUMNS = ("key", "label", "top", "total_us")
-A, B = 0, 1
 _PLACES = 1 << 26
 _FIRST = 1000  # answers of A that set how slow is slow
 _HUNG_UP = "CancelledError"  # says nothing of the answer
 _SLOW = 0.99
+_MOST_STEPS = 60
 
 
 class Crossing(NamedTuple):
@@ -35,51 +37,12 @@ class Crossing(NamedTuple):
     n: int
 
 
-@dataclass
-class Pair:
-    """One tally an arm."""
+class Step(NamedTuple):
+    """The effect as it was known at the end of a window, and after how many callers."""
 
-    a: Tally = field(default_factory=Tally)
-    b: Tally = field(default_factory=Tally)
-
-    @property
-    def n(self) -> int:
-        """How many were counted in both."""
-        return self.a.n + self.b.n
-
-    def add(self, arms: np.ndarray, hits: np.ndarray) -> None:
-        """Count requests by their arm, 0 or 1, and hit, 0 to 1."""
-        for arm, tally in ((A, self.a), (B, self.b)):
-            ours = arms == arm
-            tally.hits += float(hits[ours].sum())
-            tally.n += int(ours.sum())
-
-
-def evidence_path(arms: np.ndarray, hits: np.ndarray, before: Pair | None = None) -> np.ndarray:
-    """Return what speaks against equal rates after each request, as `difference_log_evidence` at 0.
-
-    The rate that explains both arms best is that of all requests together, so each step takes no
-    search.
-
-    Args:
-        arms: 0 or 1 for each request, shape (…, n).
-        hits: from 0 to 1, shape (…, n).
-        before: what was counted earlier.
-
-    Returns:
-        Natural logarithms, shape (…, n); 0 while an arm is empty.
-    """
-    start = before or Pair()
-    counts = []
-    for arm, tally in ((A, start.a), (B, start.b)):
-        ours = arms == arm
-        counts.append(
-            (tally.hits + np.cumsum(ours * hits, -1), tally.n + np.cumsum(ours, -1, dtype=float))
-        )
-    (hits_a, n_a), (hits_b, n_b) = counts
-    rate = np.clip((hits_a + hits_b) / (n_a + n_b), 0, 1)
-    found = log_evidence(hits_a, n_a, rate) + log_evidence(hits_b, n_b, rate)
-    return np.where((n_a > 0) & (n_b > 0), found, 0.0)
+    start: int
+    n: int
+    effect: Interval
 
 
 @dataclass
@@ -88,7 +51,9 @@ class Arms:
 
     Attributes:
         callers: of each arm; `b.n` among all tells the share.
+        effect: what is known of it.
         outcome: right answers of callers by arm.
+        steps: the effect over time.
         windows: the same, by the start of the window in nanoseconds.
         failed: requests that failed, of all.
         slow: answers slower than `limit_us`, of those since it is known.
@@ -102,6 +67,7 @@ class Arms:
     threshold: float
     classes: Mapping[str, int]
     labelled: bool
+    effect: Effect
     limit_us: float | None = None
     callers: Pair = field(default_factory=Pair)
     outcome: Pair = field(default_factory=Pair)
@@ -109,6 +75,7 @@ class Arms:
     failed: Pair = field(default_factory=Pair)
     slow: Pair = field(default_factory=Pair)
     crossed: Crossing | None = None
+    steps: list[Step] = field(default_factory=list)
     unmatched: int = 0
     _met: np.ndarray = field(default_factory=lambda: np.zeros(_PLACES, bool))
     _judged: np.ndarray = field(default_factory=lambda: np.zeros(_PLACES, bool))
@@ -143,19 +110,31 @@ class Arms:
         arms, hits, times = arms[known], hits[known], frame["time"][known]
         if not len(arms):
             return
-        self._watch(arms, hits, times)
         starts = times // self.width * self.width
         for start in np.unique(starts):
             ours = starts == start
-            self.windows.setdefault(int(start), Pair()).add(arms[ours], hits[ours])
+            self._count(int(start), arms[ours], hits[ours], times[ours])
 
-    def _watch(self, arms: np.ndarray, hits: np.ndarray, times: np.ndarray) -> None:
+    def _count(self, start: int, arms: np.ndarray, hits: np.ndarray, times: np.ndarray) -> None:
+        """Count callers of one window."""
+        if start not in self.windows and self.windows:
+            self.settle()
         if self.crossed is None:
-            path = evidence_path(arms, hits, self.outcome) >= self.threshold
+            path = self.effect.path(arms, hits) >= self.threshold
             if path.any():
                 at = int(path.argmax())
                 self.crossed = Crossing(int(times[at]), self.outcome.n + at + 1)
-        self.outcome.add(arms, hits)
+        for pair in (self.outcome, self.windows.setdefault(start, Pair())):
+            pair.add(arms, hits)
+        self.effect.add(arms, hits)
+
+    def settle(self) -> None:
+        """Keep the effect as it is now, for the window that ends; of many, every other is kept."""
+        if not self.windows:
+            return
+        self.steps.append(Step(max(self.windows), self.outcome.n, self.effect.interval()))
+        if len(self.steps) > _MOST_STEPS:
+            self.steps = self.steps[1::2]
 
     def _time(self, arms: np.ndarray, taken: np.ndarray) -> None:
         """Count slow answers; how slow is slow is settled by A's first ones, which don't count."""

@@ -9,7 +9,8 @@ It may be looked at as often as one likes: the interval of the effect, the guard
 of the arms' sizes are confidence sequences (`sequential`), which hold at every moment at once.
 
 - **Effect**: B's share of right answers less A's, where there are labels; else of answered
-  requests. A caller counts once (`_arms` says why).
+  requests. A caller counts once (`_arms` says why). Where the share is told that B was to get, who
+  answers is known to be drawn by lot, and half as many callers will do (`_effect` says why).
 - **Guardrails**: failures, of all requests; and answers slower than A's own p99, which the first
   thousand of A's settle before any is counted.
 - **Sizes of the arms**: a sample-ratio mismatch, against the share that was set, means that
@@ -27,7 +28,7 @@ must be counted).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -35,27 +36,23 @@ import numpy as np
 from scipy import stats
 
 from fettle.core.errors import InputError
-from fettle.monitor._arms import COLUMNS, Arms, Crossing, Pair, evidence_path
+from fettle.monitor._arms import COLUMNS, Arms, Crossing, Step
+from fettle.monitor._effect import Bets, Effect, Rates
+from fettle.monitor._pair import Pair, evidence_path
 from fettle.monitor._reading import LogFile
 from fettle.monitor.latency import fitting
-from fettle.monitor.sequential import (
-    Interval,
-    Tally,
-    difference,
-    difference_log_evidence,
-    proportion,
-)
+from fettle.monitor.sequential import Interval, Tally, difference, proportion
 
-__all__ = ["Plan", "Trial", "compare", "evidence_path", "needed", "novelty"]
+__all__ = ["Plan", "Trial", "compare", "effect_of", "evidence_path", "needed", "novelty"]
 
 Verdict = Literal["better", "worse", "equivalent", "not worse", "open"]
 Trend = Literal["fades", "grows", "steady", "unknown"]
 _PAIRS = (("a", "b"), ("primary", "canary"))
 _MISMATCH = 0.01  # the chance that sound arms are ever called uneven
 _POWER = float(stats.norm.ppf(0.8))
-_MOST_STEPS = 60  # of the effect over time
 _FEWEST = 5  # callers of an arm from which a window tells something
-_MOST_TIMES = 2.0**20  # as many callers as there were: nobody waits for that
+_STAKES = 2.5  # of evidence, that it costs not to know the effect beforehand
+_MOST_CALLERS = 2.0**40  # nobody waits for so many
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,8 @@ class Plan:
     """What is compared, and how.
 
     Attributes:
-        share: of the callers that B was to get; None leaves the sizes of the arms unchecked.
+        share: of the callers that B was to get, drawn by lot; None leaves the sizes of the arms
+            unchecked, and needs more callers.
         margin: the difference of shares from which on it matters.
         slower: how many more of B's answers may pass A's p99, as a share.
         failing: how many more of B's requests may fail, as a share.
@@ -105,6 +103,8 @@ class Trial:
         mismatch: the share of callers that B got, with its interval; None where it isn't known
             what it should be.
         windows: the outcome by the start of the window, in nanoseconds of the epoch.
+        steps: the effect as it was at the ends of windows, at most some dozens.
+        needed: as `needed` tells it.
         limit_ms: what an answer must pass to be slow.
         unmatched: labels that name no class.
     """
@@ -119,6 +119,8 @@ class Trial:
     guards: Mapping[str, Interval]
     mismatch: Interval | None
     windows: Mapping[int, Pair]
+    steps: Sequence[Step]
+    needed: Mapping[str, int | None]
     limit_ms: float | None = None
     unmatched: int = 0
 
@@ -184,11 +186,14 @@ class Trial:
             "a": _rate(self.outcome.a, self.plan.alpha),
             "b": _rate(self.outcome.b, self.plan.alpha),
             "crossed": crossed and {"time": crossed.time / 1e9, "n": crossed.n},
-            "needed": needed(self.outcome, self.plan.margin, self.plan.alpha),
+            "needed": dict(self.needed),
             "guardrails": self._guards(),
             "sizes": self._sizes(),
             "novelty": novelty(self.windows),
-            "steps": steps(self.windows, self.plan.alpha),
+            "steps": [
+                {"start": step.start / 1e9, "n": step.n, **step.effect._asdict()}
+                for step in self.steps
+            ],
             "unmatched_labels": self.unmatched,
         }
 
@@ -232,16 +237,29 @@ def compare(log: LogFile, plan: Plan | None = None) -> list[Trial]:
     return [_trial(model, arms, chosen) for (model, _), arms in found.items()]
 
 
-def needed(outcome: Pair, margin: float, alpha: float = 0.05) -> dict[str, int | None]:
+def effect_of(plan: Plan) -> Effect:
+    """Return what counts the effect, before anything was counted."""
+    if plan.share is None:
+        return Rates(plan.alpha)
+    return Bets(plan.share, plan.margin, plan.alpha)
+
+
+def needed(effect: Effect, n: int, margin: float, alpha: float = 0.05) -> dict[str, int | None]:
     """Return how many more callers, of both arms together, would settle what is open.
 
     If the rates stay what they seem: `difference` until it is certain that they differ, `margin`
     until it is certain on which side of −`margin` the effect is. Each with a chance of four in
     five; 0 where it is settled, None where it never would be.
+
+    Args:
+        effect: what is known.
+        n: of how many callers.
+        margin: the difference that matters.
+        alpha: as `Plan`.
     """
     return {
-        "difference": _more(outcome, 0.0, alpha),
-        "margin": _more(outcome, -margin, alpha),
+        "difference": _more(effect, n, 0.0, alpha),
+        "margin": _more(effect, n, -margin, alpha),
     }
 
 
@@ -270,31 +288,23 @@ def novelty(windows: Mapping[int, Pair]) -> dict[str, Any]:
     }
 
 
-def steps(windows: Mapping[int, Pair], alpha: float = 0.05) -> list[dict[str, Any]]:
-    """Return the interval of the effect as it was after each window, at most some dozens."""
-    so_far, found = Pair(), []
-    starts = sorted(windows)
-    shown = set(starts[:: -(-len(starts) // _MOST_STEPS)] or []) | set(starts[-1:])
-    for start in starts:
-        for mine, theirs in ((so_far.a, windows[start].a), (so_far.b, windows[start].b)):
-            mine.hits, mine.n = mine.hits + theirs.hits, mine.n + theirs.n
-        if start in shown:
-            effect = difference(so_far.a, so_far.b, alpha)
-            found.append({"start": start / 1e9, "n": so_far.n, **effect._asdict()})
-    return found
-
-
 def _arms_of(log: LogFile, plan: Plan) -> dict[tuple[str, tuple[str, str]], Arms]:
     """Return empty counts for each model and pair of arms that the log holds."""
     seen = {(origin.model, origin.route) for origin in log.origins.values()}
     width = round((plan.seconds or fitting(log.span)) * 1e9)
     labelled = log.labels > 0
     return {
-        (model, parts): Arms(parts, width, -math.log(plan.alpha), plan.classes, labelled)
+        (model, parts): _empty(parts, width, plan, labelled)
         for model in sorted({model for model, _ in seen})
         for parts in _PAIRS
         if {(model, part) for part in parts} <= seen
     }
+
+
+def _empty(parts: tuple[str, str], width: int, plan: Plan, labelled: bool) -> Arms:
+    by_lot = parts == _PAIRS[0]  # a canary's share moves
+    effect = effect_of(plan) if by_lot else Rates(plan.alpha)
+    return Arms(parts, width, -math.log(plan.alpha), plan.classes, labelled, effect)
 
 
 def _trial(model: str, arms: Arms, plan: Plan) -> Trial:
@@ -303,49 +313,46 @@ def _trial(model: str, arms: Arms, plan: Plan) -> Trial:
     if arms.slow.n:
         guards["slow"] = difference(arms.slow.a, arms.slow.b, each)
     sizes = None
-    if plan.share is not None and arms.parts == _PAIRS[0]:  # a canary's share moves
+    if plan.share is not None and arms.parts == _PAIRS[0]:
         sizes = proportion(arms.callers.b.n, arms.callers.n, _MISMATCH)
+    arms.settle()
     return Trial(
         model=model,
         parts=arms.parts,
         plan=plan,
         measure="accuracy" if arms.labelled else "answered",
         outcome=arms.outcome,
-        effect=difference(arms.outcome.a, arms.outcome.b, plan.alpha),
+        effect=arms.effect.interval(),
         crossed=arms.crossed,
         guards=guards,
         mismatch=sizes,
         windows=arms.windows,
+        steps=arms.steps,
+        needed=needed(arms.effect, arms.outcome.n, plan.margin, plan.alpha),
         limit_ms=None if arms.limit_us is None else arms.limit_us / 1000,
         unmatched=arms.unmatched,
     )
 
 
-def _more(outcome: Pair, delta: float, alpha: float) -> int | None:
-    """Return how many more callers make a difference of `delta` impossible."""
-    if not outcome.a.n or not outcome.b.n:
+def _more(effect: Effect, n: int, delta: float, alpha: float) -> int | None:
+    """Return how many more callers make an effect of `delta` impossible."""
+    interval, threshold = effect.interval(), -math.log(alpha)
+    if interval.estimate is None:
         return None
-    threshold = -math.log(alpha)
-    if _evidence(outcome, delta, 1.0) >= threshold:
+    if effect.after(delta, 0.0) >= threshold:
         return 0
-    enough = 1.0
-    while _evidence(outcome, delta, enough) < threshold:
-        enough *= 2
-        if enough > _MOST_TIMES:
+    low, enough = 0.0, float(n)
+    while effect.after(delta, enough) < threshold:
+        low, enough = enough, 2 * enough
+        if enough > _MOST_CALLERS:
             return None
-    low = enough / 2
-    for _ in range(20):
+    for _ in range(30):
         middle = (low + enough) / 2
-        low, enough = (middle, enough) if _evidence(outcome, delta, middle) < threshold else (
-            low, middle)  # fmt: skip
+        settled = effect.after(delta, middle) >= threshold
+        low, enough = (low, middle) if settled else (middle, enough)
     # evidence grows as z²/2: so far it is enough in half of the cases
-    z = math.sqrt(2 * (threshold + math.log(outcome.n * enough) / 2))
-    return math.ceil(outcome.n * (enough * ((z + _POWER) / z) ** 2 - 1))
-
-
-def _evidence(outcome: Pair, delta: float, times: float) -> float:
-    first, second = (Tally(t.hits * times, math.ceil(t.n * times)) for t in (outcome.a, outcome.b))
-    return difference_log_evidence(first, second, delta)
+    z = math.sqrt(2 * (threshold + _STAKES))
+    return math.ceil((n + enough) * ((z + _POWER) / z) ** 2 - n)
 
 
 def _rate(tally: Tally, alpha: float) -> dict[str, Any]:
