@@ -1,5 +1,6 @@
 """What a user gets wrong with `fettle optimize`: said at once, in one line, with its mend."""
 
+import importlib.util
 import json
 
 import numpy as np
@@ -85,22 +86,57 @@ def test_numbers(optimize, options, needles):
             ["nobody/nothing", "the hub can't be reached", "hf download"],
             3,
         ),
+        (["nowhere.zoo:net"], ["unknown model family `nowhere.zoo`", "cifar:"], 2),
+        (["{zoo}:gone"], ["zoo.py", "has no function `gone`", "broken, narrow"], 2),
+        (["{zoo}:none"], ["zoo.py:none", "a torch.nn.Module, got dict"], 2),
+        (["{zoo}:needy"], ["No module named 'nowhere'", "mend it"], 2),
+        (["timm:resnet18"], ["needs the package `timm`", "pip install"], 3),
+        (["{graph}"], ["an ONNX graph, and a torch module was expected"], 2),
         (["{zoo}:narrow"], ["`teacher`", "(2, 3)", "each example 10 numbers"], 2),
         (["{zoo}:broken"], ["`teacher`", "NaN or infinity"], 2),
     ],
-    ids=["unknown", "no file", "no weights", "hub", "other classes", "spoiled"],
-)
-def test_a_teacher_that_can_not_teach(optimize, tmp_path, monkeypatch, teacher, needles, code):
+    ids=["unknown", "no file", "no weights", "hub", "no module", "no function", "no model",
+         "needy", "no package", "graph", "other classes", "spoiled"],
+)  # fmt: skip
+def test_a_teacher_that_can_not_teach(
+    optimize, tmp_path, monkeypatch, linear_onnx, teacher, needles, code
+):
     """Said before any work: at its own step it would come hours later."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    (tmp_path / "zoo.py").write_text(
-        "import torch\nfrom torch import nn\n\n"
-        "def narrow():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))\n\n"
-        "def broken():\n    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
-        "    net[1].weight.data[0, 0] = float('nan')\n    return net\n"
-    )
-    words = [word.format(zoo=tmp_path / "zoo.py") for word in teacher]
+    without(monkeypatch, "timm")
+    (tmp_path / "zoo.py").write_text(ZOO)
+    words = [word.format(zoo=tmp_path / "zoo.py", graph=linear_onnx) for word in teacher]
     optimize("--teacher", *words, needles=needles, code=code)
+
+
+ZOO = """
+import torch
+from torch import nn
+
+def narrow():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+
+def broken():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    net[1].weight.data[0, 0] = float("nan")
+    return net
+
+def none():
+    return {"weights": torch.ones(3)}
+
+def needy():
+    import nowhere
+"""
+
+
+def without(monkeypatch, package):
+    """Have a package look as if it weren't installed."""
+    find = importlib.util.find_spec
+
+    def hidden(name, *rest):
+        return None if name.partition(".")[0] == package else find(name, *rest)
+
+    monkeypatch.setattr(importlib.util, "find_spec", hidden)
 
 
 def archive(folder, **changed):
@@ -221,6 +257,15 @@ def test_out_that_holds_another_study(refused, tmp_path, field, theirs):
     refused([*WORDS, "--out", out], f"a study of the {field} `{theirs}`", "another `--out`")
     assert (out / "journal.jsonl").read_bytes() == before
     assert json.loads((out / "result.json").read_text()) == {"verdict": "pass"}
+
+
+def test_techniques_for_torch_on_an_onnx_file(refused, tmp_path, linear_onnx):
+    """They would leave nothing to try, and the untouched model as what was asked for."""
+    refused(
+        [*WORDS, "--model", linear_onnx, "--only", "prune", "--out", tmp_path / "out"],
+        "`only` `prune`", "an ONNX file, which is `graph`", "give the torch model",
+    )  # fmt: skip
+    assert not (tmp_path / "out").exists()
 
 
 def test_options_that_are_missing(refused):

@@ -56,6 +56,8 @@ def test_prints_what_a_reader_needs():
         "inconclusive: top1 drops by +0.0050, bounds [-0.0010, +0.0200] at 95% one-sided, budget"
         " 0.0100, n = 1000 (a test); about 12,345 examples would settle it"
     )
+    never = Verdict.of(drop(-0.01, 0.0, 0.01), Budget(max_drop=0))
+    assert str(never).endswith("on the budget, so no number of examples would settle it")
     spent = Budget(confidence=0.9984)  # what several looks leave of 95 %
     assert "at 99.84% one-sided" in str(Verdict.of(drop(0, 0, 0), spent))
     assert "settle" not in str(Verdict.of(drop(0, 0, 0), Budget()))

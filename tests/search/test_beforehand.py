@@ -35,6 +35,14 @@ def test_something_must_be_left():
     check_wish(Wish(skip=("prune", "distill", "quantize", "graph")))  # engines are still compared
 
 
+@pytest.mark.parametrize("only", ["prune", "quantize", "quantize.static"])
+def test_for_an_onnx_file_something_that_works_on_it_must_be_left(only):
+    check_wish(Wish(only=(only,)))
+    check_wish(Wish(only=(only, "graph.float16")), on_graph=True)
+    with pytest.raises(InputError, match=f"`{only}`.*ONNX file, which is `graph`.*the torch model"):
+        check_wish(Wish(only=(only,)), on_graph=True)
+
+
 def test_sound_data_is_let_through():
     check_data(TASK)
 

@@ -28,6 +28,8 @@ def test_whatever_was_torn_off_the_end_costs_the_last_event_alone(journal, cut):
     assert names(journal) == [*kept, "four"]
     journal.write("five")
     assert names(journal) == [*kept, "four", "five"]
+    lines = journal.path.read_bytes().split(b"\n")
+    assert [json.loads(line)["event"] for line in lines[:-1]] == [*kept, "four", "five"]
 
 
 @pytest.mark.parametrize(
@@ -48,6 +50,15 @@ def test_an_event_is_one_line_whatever_it_says(journal):
     assert len(journal.path.read_bytes().split(b"\n")) == 5
     assert journal.read()[-1]["text"] == "line\nline\r\n\x0b\x1c\x85 end"
     assert journal.read()[0]["text"] == "a\u2028b ×"
+
+
+def test_a_first_line_that_was_torn_is_cut_off(tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.path.write_bytes(b'{"time": "20')
+    journal.write("one")
+    assert journal.path.read_bytes().startswith(b'{"time": "')
+    assert names(journal) == ["one"]
+    assert journal.path.read_bytes().count(b"\n") == 1
 
 
 def test_an_empty_file_is_an_empty_journal(tmp_path):

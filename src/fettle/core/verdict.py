@@ -95,4 +95,8 @@ class Verdict:
             f" [{drop.low:+.4f}, {drop.high:+.4f}] at {sure} one-sided, budget"
             f" {self.budget.max_drop:.4f}, n = {drop.n} ({drop.test})"
         )
-        return text + (f"; about {self.needed:,} examples would settle it" if self.needed else "")
+        if self.outcome != "inconclusive":
+            return text
+        if self.needed is None:
+            return f"{text}; the drop lies on the budget, so no number of examples would settle it"
+        return f"{text}; about {self.needed:,} examples would settle it"

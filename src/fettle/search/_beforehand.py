@@ -26,8 +26,12 @@ _NEEDED: dict[Split, str] = {
 }
 
 
-def check_wish(wish: Wish) -> None:
+def check_wish(wish: Wish, on_graph: bool = False) -> None:
     """Refuse a limit that is no time, and shelves that aren't there.
+
+    Args:
+        wish: what is asked for.
+        on_graph: whether the model is an ONNX file, on which techniques for torch can't work.
 
     Raises:
         KnobError: the time limit.
@@ -38,15 +42,16 @@ def check_wish(wish: Wish) -> None:
         raise KnobError(
             f"`time_limit` expects seconds above 0, or none to try everything, got {wish.seconds}"
         )
-    plugins = [*TECHNIQUES.names(), *PASSES.names()]
+    plugins, passes = [*TECHNIQUES.names(), *PASSES.names()], PASSES.names()
     known = {*plugins, *(name.partition(".")[0] for name in plugins)}
     for name in (*wish.only, *wish.skip):
         if name.rstrip(".") not in known:
             raise UnknownName("shelf or plug-in", name, known)
-    if wish.only and not any(wish.allows_name(name) for name in plugins):
+    if wish.only and not any(wish.allows_name(name) for name in (passes if on_graph else plugins)):
+        which = " of what works on an ONNX file, which is `graph`" if on_graph else ""
         raise InputError(
             f"`only` {_listed(wish.only)} without `skip` {_listed(wish.skip)} leaves nothing to"
-            " try: name something else"
+            f" try{which}: name something else{', or give the torch model' if on_graph else ''}"
         )
 
 

@@ -42,7 +42,7 @@ def foresee(
     Raises:
         FettleError: the model or the data can't be used.
     """
-    check_wish(wish)
+    check_wish(wish, source.is_onnx)
     check_data(task)
     with _beside(out) as store:
         check_folder(out, store.below.journal, source, setting)

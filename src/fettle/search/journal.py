@@ -12,7 +12,10 @@ from fettle.core.files import storage_errors
 
 
 class Journal:
-    """An append-only file of events; a line torn by a crash is passed over when read."""
+    """An append-only file of events.
+
+    A line that was torn by a crash is passed over when read, and cut off by the next write.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -22,9 +25,10 @@ class Journal:
         line = json.dumps({"time": now(), "event": event, **fields}, default=str)
         with storage_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            torn = _ends_torn(self.path)
+            if _ends_torn(self.path):
+                _mend(self.path)
             with self.path.open("a", encoding="utf-8") as stream:
-                stream.write(f"\n{line}\n" if torn else f"{line}\n")
+                stream.write(f"{line}\n")
                 stream.flush()
                 os.fsync(stream.fileno())
 
@@ -44,6 +48,17 @@ def _ends_torn(path: Path) -> bool:
     with path.open("rb") as stream:
         stream.seek(-1, os.SEEK_END)
         return stream.read() != b"\n"
+
+
+def _mend(path: Path) -> None:
+    """Cut off a last line that was not written to its end; end it where only that was missing."""
+    with path.open("r+b") as stream:
+        whole, _, last = stream.read().rpartition(b"\n")
+        if _event(last) is not None:
+            stream.write(b"\n")
+            return
+        stream.seek(len(whole) + 1 if whole else 0)
+        stream.truncate()
 
 
 def _event(line: bytes) -> dict[str, Any] | None:

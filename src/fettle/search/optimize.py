@@ -20,6 +20,7 @@ from fettle.core.progress import board
 from fettle.core.recipe import Recipe
 from fettle.core.verdict import Verdict
 from fettle.measure.noninferiority import verdict_of
+from fettle.search._account import account, check_fruit
 from fettle.search._beforehand import check_data, check_folder, check_teachers, check_wish
 from fettle.search._foresight import Foresight, general
 from fettle.search._promise import LIKELY, promise
@@ -78,7 +79,7 @@ class Search(Study):
 
         Raises:
             InputError: the time limit is over before the untouched model was measured.
-            CheckFailed: no runtime could run the model as it is.
+            CheckFailed: no runtime could run the model as it is; nothing came of what `only` names.
         """
         started = time.perf_counter()
         self._measure_untouched()
@@ -92,6 +93,7 @@ class Search(Study):
                 self.attempt(candidate)
             for strategy in strategies():
                 self._pursue(strategy)
+            check_fruit(self)
         except OutOfTime:
             stopped = f"the time limit of {self.wish.seconds:g} s was reached"
         except KeyboardInterrupt:
@@ -103,7 +105,7 @@ class Search(Study):
         seconds = time.perf_counter() - started
         findings = Findings(self.trials, self.base, winner, verdict, timing, seconds)
         result = result_of(self, findings)
-        told = {**self._account(stopped), "explanation": explain(self, winner)}
+        told = {**account(self, stopped), "explanation": explain(self, winner)}
         result |= {"search": told, "interrupted": interrupted}
         return seal(self, findings, result)
 
@@ -355,16 +357,6 @@ class Search(Study):
         said = "" if drop is None else f", drop {drop:+.4f}"
         self.progress.say(f"  sketch {steps}: {faster:.2f}× the untouched model{said}")
 
-    def _account(self, stopped: str) -> dict[str, Any]:
-        """Return how the search went, for the record and `--explain`."""
-        return {
-            "stopped": stopped,
-            "objective": self.wish.objective,
-            "time_limit": self.wish.seconds,
-            "looks": self.proofs,
-            "refused": [{"recipe": str(c.recipe), "why": why} for c, why in self.refused],
-        }
-
 
 def optimize(  # noqa: PLR0913 - the verb's own options, by name
     source: Source,
@@ -383,7 +375,7 @@ def optimize(  # noqa: PLR0913 - the verb's own options, by name
         FettleError: as the message says; nothing that was finished before is lost.
     """
     wish = wish or Wish()
-    check_wish(wish)
+    check_wish(wish, source.is_onnx)
     check_data(task)
     context = context or Context()
     with sole_worker(out), opened(setting, context.progress) as crew:
