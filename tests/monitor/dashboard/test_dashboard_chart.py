@@ -103,8 +103,8 @@ def test_what_moved_most_comes_first():
     report = {
         "features": [feature("a", 0.2, False), feature("b", 3.0, True), feature("c", 9, False)]
     }
-    assert [strip.name for strip in strips(report, 60.0)] == ["b", "c", "a"]
-    assert strips(None, 60.0) == []
+    assert [strip.name for strip in strips(report)] == ["b", "c", "a"]
+    assert strips(None) == []
 
 
 def test_numbers_are_made_for_people():

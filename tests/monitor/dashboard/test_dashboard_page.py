@@ -103,3 +103,16 @@ def test_the_promise_is_of_the_bundle_that_made_it(states):
     kept = {series["route"]: series["promise"] for series in states["trouble"]["series"]}
     assert kept["a"] is not None
     assert kept["b"] is kept["shadow"] is None
+
+
+def test_accuracy_is_told_with_how_it_is_known(states):
+    row = {"model": "digits", "estimate": 0.93, "low": 0.91, "high": 0.95, "n": 1200,
+           "how": "by labels", "note": "at any time"}  # fmt: skip
+    told = text_of(fragment({**states["healthy"], "accuracy": [row]}))
+    assert "digits: 93.0 % right [91.0, 95.0], by labels, of 1,200." in told
+
+
+def test_features_that_are_not_looked_at_are_named(states):
+    state = states["healthy"]
+    drift = {**state["drift"], "skipped": {"age": "windows don't hold it"}}
+    assert "age (windows don't hold it)" in text_of(fragment({**state, "drift": drift}))

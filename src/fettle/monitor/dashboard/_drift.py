@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from fettle.monitor.dashboard import _format as form
-from fettle.monitor.dashboard._requests import when
 
 _MOST, _FEW = 12, 5  # strips, and where nothing moved
 _STEPS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the threshold; past 1.0 it is an alarm
@@ -46,21 +45,21 @@ def heat(score: float | None, threshold: float | None, alarm: bool) -> int:
     return max(3, level) if alarm else min(2, level)
 
 
-def strips(report: Mapping[str, Any] | None, width: float) -> list[Strip]:
+def strips(report: Mapping[str, Any] | None) -> list[Strip]:
     """Return the features that moved most, the first of them first; a few of them."""
-    found = [_strip(feature, width) for feature in (report or {}).get("features", ())]
+    found = [_strip(feature) for feature in (report or {}).get("features", ())]
     found.sort(key=lambda strip: (-strip.alarms, -strip.peak))
     return found[: _MOST if found and found[0].alarms else _FEW]
 
 
-def _strip(feature: Mapping[str, Any], width: float) -> Strip:
+def _strip(feature: Mapping[str, Any]) -> Strip:
     windows = feature["windows"]
     heats = []
     for window in windows:
         score, threshold = window.get("score"), window.get("threshold")
         alarm = bool(window.get("alarm"))
         words = f"{form.significant(score)}, threshold {form.significant(threshold)}"
-        text = f"{when(window['start'], width)}: {words}{', alarm' if alarm else ''}"
+        text = f"{form.moment(window['start'], '%m-%d %H:%M')}: {words}{', alarm' if alarm else ''}"
         heats.append(Heat(heat(score, threshold, alarm), alarm, text))
     ratios = [w["score"] / w["threshold"] for w in windows if w.get("score") and w.get("threshold")]
     return Strip(

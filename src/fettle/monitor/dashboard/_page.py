@@ -60,7 +60,7 @@ def _render(template: str, state: Mapping[str, Any], **values: Any) -> str:
             latency_rows=_requests.latency_rows(state),
             traffic=_requests.traffic(state),
             traffic_rows=_requests.traffic_rows(state),
-            strips=_drift.strips(state["drift"], state["window_seconds"]),
+            strips=_drift.strips(state["drift"]),
             trials=_quality.trials(state),
             shadows=_quality.shadows(state),
             ledgers=[
