@@ -20,7 +20,7 @@ SHADOW = "shadow"
 _AT_ONCE = 20_000
 _STATEMENT = """
 SELECT s.row, p.time, p.origin, s.origin, p.compute_us, p.batch, s.compute_us, s.batch,
-    p.top, s.top, p.confidence
+    p.top, s.top, s.agreement
 FROM predictions s JOIN predictions p ON p.time = s.time AND p.id = s.id
 WHERE s.row > ? AND s.origin IN ({shadows}) AND p.origin NOT IN ({shadows})
 ORDER BY s.row LIMIT ?
@@ -43,14 +43,15 @@ class Pairs:
         time: of the request, in nanoseconds of the epoch, shape (n,).
         seconds: what a row cost each of the two to compute, shape (n, 2); NaN where unknown.
         top: the class that each named, shape (n, 2); NaN where unknown.
-        confidence: the first one's, shape (n,).
+        differ: share of the request's examples that they answered otherwise, shape (n,); by their
+            classes where the log doesn't say; NaN where unknown.
     """
 
     who: Who
     time: np.ndarray
     seconds: np.ndarray
     top: np.ndarray
-    confidence: np.ndarray
+    differ: np.ndarray
 
 
 def shadow_pairs(log: LogFile) -> Iterator[Pairs]:
@@ -83,4 +84,7 @@ def _grouped(table: np.ndarray, times: np.ndarray, sound: Mapping[int, Origin]) 
         chosen = table[ours]
         seconds = chosen[:, (2, 4)] / np.maximum(chosen[:, (3, 5)], 1) / 1e6
         who = Who(sound[mine].model, sound[mine].sha, sound[theirs].sha)
-        yield Pairs(who, times[ours], seconds, chosen[:, 6:8], chosen[:, 8])
+        top = chosen[:, 6:8]
+        by_class = np.where(np.isnan(top).any(1), np.nan, top[:, 0] != top[:, 1])
+        differ = np.where(np.isnan(chosen[:, 8]), by_class, 1 - chosen[:, 8])
+        yield Pairs(who, times[ours], seconds, top, differ)

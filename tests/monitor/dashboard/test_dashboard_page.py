@@ -106,10 +106,20 @@ def test_the_promise_is_of_the_bundle_that_made_it(states):
 
 
 def test_accuracy_is_told_with_how_it_is_known(states):
-    row = {"model": "digits", "estimate": 0.93, "low": 0.91, "high": 0.95, "n": 1200,
-           "how": "by labels", "note": "at any time"}  # fmt: skip
-    told = text_of(fragment({**states["healthy"], "accuracy": [row]}))
-    assert "digits: 93.0 % right [91.0, 95.0], by labels, of 1,200." in told
+    rate = {"estimate": 0.93, "low": 0.91, "high": 0.95}
+    windows = [
+        {"start": 60.0 * at, "n": 9, "labelled": 3, "by_labels": at and rate, "by_confidence": rate}
+        for at in range(3)
+    ]
+    known = {"n": 27, "labelled": 1200, "by_labels": rate, "by_confidence": rate,
+             "calibrated_on": "labels", "assumptions": ["one", "two"],
+             "windows": windows}  # fmt: skip
+    found = fragment({**states["healthy"], "accuracy": known})
+    assert "93.0 % right [91.0, 95.0], by 1,200 labels." in text_of(found)
+    assert "This assumes: one; two." in text_of(found)
+    assert 'aria-label="Share of right answers"' in found
+    little = {**known, "by_labels": None, "by_confidence": None, "windows": []}
+    assert "right [" not in text_of(fragment({**states["healthy"], "accuracy": little}))
 
 
 def test_features_that_are_not_looked_at_are_named(states):

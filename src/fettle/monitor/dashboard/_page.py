@@ -61,6 +61,7 @@ def _render(template: str, state: Mapping[str, Any], **values: Any) -> str:
             traffic=_requests.traffic(state),
             traffic_rows=_requests.traffic_rows(state),
             strips=_drift.strips(state["drift"]),
+            accuracy=_quality.accuracy(state),
             trials=_quality.trials(state),
             shadows=_quality.shadows(state),
             ledgers=[

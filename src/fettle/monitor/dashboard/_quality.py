@@ -74,6 +74,60 @@ class Column:
         return form.significant(scaled["value"]), form.bounds(scaled)
 
 
+@dataclass(frozen=True)
+class Known:
+    """What is known of accuracy: in sentences, and over time."""
+
+    rows: Sequence[Mapping[str, Any]]
+    charts: Sequence[Chart]
+
+
+def accuracy(state: State) -> Known:
+    """Return what labels say of accuracy, and what confidence foretells."""
+    found = state["accuracy"]
+    if not found:
+        return Known((), ())
+    labelled = f"by {form.count(found['labelled'])} labels"
+    assumed = "This assumes: " + "; ".join(found["assumptions"]) + "."
+    ways = (
+        ("by_labels", labelled, "The interval holds at every moment."),
+        ("by_confidence", f"foretold by confidence, by {found['calibrated_on']}", assumed),
+    )
+    rows = [{**found[key], "how": how, "note": note} for key, how, note in ways if found[key]]
+    windows = found["windows"]
+    lines = [
+        Line(name, kind, *_columns([window[key] for window in windows]))
+        for name, kind, key in (("labels", "one", "by_labels"), ("conf.", "two", "by_confidence"))
+        if any(window[key] for window in windows)
+    ]
+    if not lines:
+        return Known(rows, ())
+    width = windows[1]["start"] - windows[0]["start"] if len(windows) > 1 else 1.0
+    told = [Told(when(w["start"], width), tuple(_known(w))) for w in windows]
+    starts = [w["start"] for w in windows]
+    drawn = Series(starts, width, lines, told, lambda v: form.percent(v, 0), zero=False)
+    return Known(rows, charts(drawn))
+
+
+def _columns(
+    found: Sequence[Mapping[str, Any] | None],
+) -> tuple[list[float | None], list[float | None], list[float | None]]:
+    """Return estimates, lower and upper ends; None where there are none."""
+    estimates, low, high = (
+        [each[key] if each else None for each in found] for key in ("estimate", "low", "high")
+    )
+    return estimates, low, high
+
+
+def _known(window: Mapping[str, Any]) -> list[str]:
+    told = [
+        f"{form.percent(window[key]['estimate'])} {form.bounds(window[key], form.percent)} {name}"
+        for key, name in (("by_labels", "by labels"), ("by_confidence", "by confidence"))
+        if window[key]
+    ]
+    return [*told, f"{form.count(window['n'])} answers"]
+
+
 def trials(state: State) -> list[Trial]:
     """Return the A/B tests."""
     return [_trial(trial, state["window_seconds"]) for trial in state["ab"]]

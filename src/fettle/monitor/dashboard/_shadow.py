@@ -22,10 +22,12 @@ class _Counts:
 
     whole: Tally = field(default_factory=Tally)
     windows: dict[int, Tally] = field(default_factory=dict)
+    classes: bool = True
 
     def add(self, pairs: Pairs, width: int, since: int) -> None:
-        known = np.isfinite(pairs.top).all(1)
-        differ = (pairs.top[:, 0] != pairs.top[:, 1])[known]
+        known = np.isfinite(pairs.differ)
+        differ = pairs.differ[known]
+        self.classes = self.classes and bool(np.isfinite(pairs.top[known]).all())
         starts = pairs.time[known] // width * width
         for start in np.unique(starts):
             ours = starts == start
@@ -33,12 +35,12 @@ class _Counts:
             if start >= since:
                 tallies.append(self.windows.setdefault(int(start), Tally()))
             for tally in tallies:
-                tally.hits += int(differ[ours].sum())
+                tally.hits += float(differ[ours].sum())
                 tally.n += int(ours.sum())
 
     def to_json(self, who: Who, alpha: float) -> dict[str, Any]:
         windows = [
-            {"start": start / _SECOND, **(share(int(tally.hits), tally.n) or {})}
+            {"start": start / _SECOND, **_share(tally)}
             for start, tally in sorted(self.windows.items())
             if tally.n
         ]
@@ -47,10 +49,15 @@ class _Counts:
             **who._asdict(),
             "n": self.whole.n,
             "disagreement": interval._asdict(),
-            "accuracy_loss_at_most": interval.high if self.whole.n else None,
+            "accuracy_loss_at_most": interval.high if self.whole.n and self.classes else None,
             "confidence": 1 - alpha,
             "windows": windows,
         }
+
+
+def _share(tally: Tally) -> dict[str, Any]:
+    """Return a window's share; requests that differ in part are rounded for its interval."""
+    return {**(share(round(tally.hits), tally.n) or {}), "value": tally.hits / tally.n}
 
 
 def shadow_bounds(
@@ -59,9 +66,9 @@ def shadow_bounds(
     """Return, for each two bundles, how often they named another class, in all and by window.
 
     Where both name the same class both are right or both are wrong: accuracies differ by at most
-    the share of disagreements. Only single classifications are told by the log. The interval of all
-    holds at every moment at once, that of a window by itself; there are none of windows before
-    `since`, in seconds of the epoch.
+    the share of disagreements. That is told of single classifications; of other answers only how
+    often they differ. The interval of all holds at every moment at once, that of a window by
+    itself; there are none of windows before `since`, in seconds of the epoch.
     """
     width = round(seconds * _SECOND)
     found: dict[Who, _Counts] = {}
