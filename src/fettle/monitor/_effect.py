@@ -13,7 +13,7 @@ directions, with equal stakes; p̄ is the rate of all, settled anew whenever the
 that counts are all that must be kept.
 
 **Not known to be** (`Rates`): the difference of two rates (`sequential.difference`), which takes
-about twice as many callers to be certain, and trusts that both rates stay as they are.
+two to three times as many callers to be certain, and trusts that both rates stay as they are.
 
 Sources: I. Waudby-Smith, A. Ramdas, JRSS B 86 (2024) 1–27 (betting). J. M. Robins, A. Rotnitzky,
 L. P. Zhao, JASA 89 (1994) 846–866 (ψ). R. Turner, A. Ly, P. Grünwald, J. Statistical Planning and

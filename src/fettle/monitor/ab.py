@@ -10,7 +10,7 @@ of the arms' sizes are confidence sequences (`sequential`), which hold at every 
 
 - **Effect**: B's share of right answers less A's, where there are labels; else of answered
   requests. A caller counts once (`_arms` says why). Where the share is told that B was to get, who
-  answers is known to be drawn by lot, and half as many callers will do (`_effect` says why).
+  answers is known to be drawn by lot, and less than half as many callers will do (`_effect`).
 - **Guardrails**: failures, of all requests; and answers slower than A's own p99, which the first
   thousand of A's settle before any is counted.
 - **Sizes of the arms**: a sample-ratio mismatch, against the share that was set, means that

@@ -8,7 +8,7 @@ from typing import Any
 
 from fettle.monitor.dashboard import _format as form
 from fettle.monitor.dashboard._axes import Scale
-from fettle.monitor.dashboard._chart import Chart, Line, Series, Told, charts
+from fettle.monitor.dashboard._chart import Chart, Line, Series, Told, Value, charts
 from fettle.monitor.dashboard._requests import Row, when
 
 State = Mapping[str, Any]
@@ -96,7 +96,7 @@ def accuracy(state: State) -> Known:
     rows = [{**found[key], "how": how, "note": note} for key, how, note in ways if found[key]]
     windows = found["windows"]
     lines = [
-        Line(name, kind, *_columns([window[key] for window in windows]))
+        _of_columns(name, kind, _columns([window[key] for window in windows]))
         for name, kind, key in (("labels", "one", "by_labels"), ("conf.", "two", "by_confidence"))
         if any(window[key] for window in windows)
     ]
@@ -109,14 +109,18 @@ def accuracy(state: State) -> Known:
     return Known(rows, charts(drawn))
 
 
-def _columns(
-    found: Sequence[Mapping[str, Any] | None],
-) -> tuple[list[float | None], list[float | None], list[float | None]]:
+def _columns(found: Sequence[Mapping[str, Any] | None]) -> tuple[list[Value], ...]:
     """Return estimates, lower and upper ends; None where there are none."""
-    estimates, low, high = (
-        [each[key] if each else None for each in found] for key in ("estimate", "low", "high")
-    )
-    return estimates, low, high
+
+    def of(key: str) -> list[Value]:
+        return [each[key] if each else None for each in found]
+
+    return of("estimate"), of("low"), of("high")
+
+
+def _of_columns(name: str, kind: str, columns: tuple[list[Value], ...]) -> Line:
+    estimates, low, high = columns
+    return Line(name, kind, estimates, low, high)
 
 
 def _known(window: Mapping[str, Any]) -> list[str]:
