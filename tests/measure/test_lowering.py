@@ -1,5 +1,6 @@
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Annotated
 
 import numpy as np
@@ -107,6 +108,22 @@ def test_a_pass_that_changes_nothing_is_not_timed(tmp_path):
     tried = lowering._try(ground, (), ("graph.lower_ort_x86_norms",))
     assert not tried.accepted
     assert tried.reason == "finds nothing to rewrite"
+
+
+def test_what_keeps_to_the_model_is_taken_for_no_speed(monkeypatch):
+    class Built:
+        forms = SimpleNamespace(digest=repr)
+
+        def build(self, steps):
+            return SimpleNamespace(close=lambda: None)
+
+    kept = lowering._need(Built(), (), ("graph.lower_ort_float",))
+    assert kept.accepted
+    assert "whatever it costs" in kept.reason
+    idle = lowering._need(Built(), ("a",), ("a",))
+    assert (idle.accepted, idle.reason) == (False, "finds nothing to rewrite")
+    steps = lowering._with_meant(RUNTIMES.make("onnxruntime"), "graph.lower_float", ())
+    assert steps == ["graph.lower_float", "graph.lower_ort_float"]
 
 
 @pytest.mark.parametrize(("strays", "expected"), [((), ("first", "second")), (("first",), ())])

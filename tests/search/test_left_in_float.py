@@ -26,6 +26,9 @@ class PlayedRuntime:
     def __str__(self):
         return "played"
 
+    def name(self):
+        return "played"
+
     def values(self):
         return {}
 

@@ -11,6 +11,9 @@ Two sessions of one file differ by luck of memory, by 5 to 8 % in INT8 on OpenVI
 built several times while it is timed, and only a gain that stands out from that luck is accepted:
 of rewrites that gain nothing, each look accepts one in forty.
 
+A pass whose class says `always` keeps the engine from changing what the model says. It is taken
+wherever it finds something to rewrite, for no speed.
+
 A pass that gains nothing alone may pay with those that build on it. So what was refused for its
 speed only is tried once more, all together.
 
@@ -119,7 +122,8 @@ def _choose(ground: _Ground, bar: Bar) -> tuple[tuple[str, ...], list[Trial]]:
     trials = []
     # in the order of their names, in which a pass may build on those before it
     for name in names:
-        trial = _try(ground, accepted, (*accepted, name))
+        look = _need if _is_meant(name) else _try
+        trial = look(ground, accepted, (*accepted, name))
         trials.append(trial)
         bar.step(name)
         if trial.accepted:
@@ -155,13 +159,30 @@ def _leave_slow_alone(
     current = accepted
     for group in _suspected(ground, accepted):
         step = f"{_FLOAT}(nodes={','.join([*slow, *group])!r})"
-        trial = _try(ground, current, (step, *accepted))
+        after = _effective(ground.forms, _with_meant(ground.runtime, step, accepted))
+        trial = _try(ground, current, after)
         trials.append(trial)
         bar.step("slow layers", 0)
         if trial.accepted:
             slow += group
-            current = (step, *accepted)
+            current = after
     return current, trials
+
+
+def _with_meant(runtime: Runtime, step: str, accepted: Sequence[str]) -> list[str]:
+    """Return `step` and the lowering after it, with the passes that keep what it says."""
+    names = {*accepted, *meant(runtime)}
+    return [step, *(name for name in candidates(runtime) if name in names)]
+
+
+def meant(runtime: Runtime) -> tuple[str, ...]:
+    """Return the passes that keep `runtime` from changing what a model says."""
+    return tuple(name for name in candidates(runtime) if _is_meant(name))
+
+
+def _is_meant(name: str) -> bool:
+    """Say whether a pass is applied for what the model means, whatever it costs."""
+    return name in PASSES.names() and bool(getattr(PASSES.load(name), "always", False))
 
 
 def _suspected(ground: _Ground, accepted: tuple[str, ...]) -> list[list[str]]:
@@ -215,6 +236,18 @@ def _try(ground: _Ground, before: Sequence[str], after: Sequence[str]) -> Trial:
     finally:
         plain.close()
         other.close()
+
+
+def _need(ground: _Ground, before: Sequence[str], after: Sequence[str]) -> Trial:
+    """Take a pass that keeps to the model what the engine would change, if it can be built."""
+    name = " + ".join(step for step in after if step not in before)
+    try:
+        if ground.forms.digest(before) == ground.forms.digest(after):
+            return Trial(name, False, "finds nothing to rewrite")
+        ground.build(after).close()
+    except FettleError as error:
+        return Trial(name, False, f"does not apply: {error}")
+    return Trial(name, True, "keeps in float what the model leaves there, whatever it costs")
 
 
 def _strayed(plain: Session, other: Session, inputs: Arrays) -> str | None:

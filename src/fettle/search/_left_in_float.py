@@ -3,8 +3,8 @@
 The kernels of the layer alone don't tell. Leaving one convolution of a residual stream in float
 takes the sums behind it along, and puts changes of type and layout in between: in a ResNet-20 on
 onnxruntime the first one nearly doubles the time, where the sum of its kernels says that it costs
-nothing. And onnxruntime puts a convolution between two quantized tensors back into int8, by tensor
-instead of by channel.
+nothing. And onnxruntime would put a convolution between two quantized tensors back into int8, by
+tensor instead of by channel: `graph.lower_ort_float` keeps it from that.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from fettle.core.errors import FettleError
 from fettle.core.hashing import fingerprint
 from fettle.core.machine import this_machine, versions
 from fettle.measure import Plan, Subject, ratio, run_batch, time_interleaved
+from fettle.measure.lowering import meant
 from fettle.runtimes import Runtime, Session
 from fettle.search._store import Store
 
@@ -63,7 +64,8 @@ class LeftInFloat:
         store: Store,
         about: str,
     ) -> None:
-        self.masters, self.runtime, self.lowering = masters, runtime, tuple(lowering)
+        self.masters, self.runtime = masters, runtime
+        self.lowering = tuple(dict.fromkeys((*meant(runtime), *lowering)))
         self.inputs, self.store = inputs, store
         shapes = [list(array.shape) for array in inputs.values()]
         here = [this_machine().to_json(), versions()]
