@@ -75,15 +75,23 @@
 
   const begin = () => main.querySelectorAll(".plot").forEach(watch);
 
-  // What has the focus is found again by its place among its kind.
-  const places = "a, .scroll, .point";
+  // What has the focus is found again by what it is called, not by its place: findings come and go.
+  const PLACES = "a, .scroll, .point";
+  const called = (element) => [
+    element.closest("nav") ? "nav" : element.closest("section")?.id,
+    element.closest(".plot")?.getAttribute("class"),
+    element.closest(".plot")?.getAttribute("aria-label"),
+    element.getAttribute("href") || element.dataset.title || element.getAttribute("aria-label"),
+  ].join("|");
   const keep = (change) => {
-    const before = [...main.querySelectorAll(places)].indexOf(document.activeElement);
+    const active = document.activeElement;
+    const name = active && active.matches(PLACES) ? called(active) : null;
     const position = window.scrollY;
     hide();
     change();
     begin();
-    if (before >= 0) main.querySelectorAll(places)[before]?.focus({ preventScroll: true });
+    const again = name && [...main.querySelectorAll(PLACES)].find((e) => called(e) === name);
+    if (again) again.focus({ preventScroll: true });
     window.scrollTo(0, position);
   };
 
@@ -91,8 +99,10 @@
   let version = null;
   const stale = (yes) => main.querySelector(".eyebrow")?.classList.toggle("stale", yes);
 
+  let asking = false;
   const refresh = async () => {
-    if (document.hidden) return;
+    if (document.hidden || asking) return;
+    asking = true;
     try {
       const headers = version ? { "If-None-Match": version } : {};
       const answer = await fetch("?part=main", { headers, cache: "no-store" });
@@ -111,6 +121,8 @@
       stale(false);
     } catch {
       stale(true);
+    } finally {
+      asking = false;
     }
   };
 
