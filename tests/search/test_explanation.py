@@ -1,10 +1,14 @@
 """Why a winner won: layers paired before and after, and what was tried and left."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from fettle.measure.by_layer import LayerCost
 from fettle.search._layer_change import changes
-from fettle.search._rejected import sketches
+from fettle.search._rejected import Rejected, sketches
+from fettle.search._stage_losses import StageLoss
+from fettle.search.explanation import _said_of_stages, sentences, units
 
 
 def layer(node, *names, ms=1.0, shape=(1, 8, 4, 4), op="Conv", precision="f32", macs=100):
@@ -95,3 +99,39 @@ def test_a_sketch_is_left_where_it_went_no_further():
 @pytest.mark.parametrize("events", [[], [{"event": "stage", "name": "export", "seconds": 1.0}]])
 def test_a_search_without_sketches_left_none(events):
     assert sketches(events, 1.0) == []
+
+
+def stage(name, lost, drop, score=0.9):
+    return StageLoss(name, score, lost, drop, 2000)
+
+
+@pytest.mark.parametrize(
+    ("metric", "stages", "expected"),
+    [
+        ("top1", [stage("prune", 0.02, 0.02), stage("quantize", -0.005, 0.015)],
+         "Of top1 it lost 1.50 pp on the first 2,000 examples of select; `prune` lost most:"
+         " 2.00 pp."),
+        ("top1", [stage("quantize", -0.0015, -0.0015)],
+         "Of top1 it gained 0.15 pp on the first 2,000 examples of select; no step lost any."),
+        ("r2", [stage("quantize", 0.0123, 0.0123)],
+         "Of r2 it lost 0.0123 on the first 2,000 examples of select; `quantize` lost most:"
+         " 0.0123."),
+    ],
+)  # fmt: skip
+def test_losses_are_told_in_the_metrics_own_unit(metric, stages, expected):
+    assert _said_of_stages(metric, stages) == expected
+
+
+def test_every_number_has_its_unit_and_the_untrained_are_told_apart():
+    search = SimpleNamespace(
+        task=SimpleNamespace(metric="top1"), setting=SimpleNamespace(batch=64),
+        base=SimpleNamespace(row={"comparable_ms": 8.0}, runtime="ort"), objective=None,
+    )  # fmt: skip
+    winner = SimpleNamespace(recipe="quantize.static @ ort", row={"comparable_ms": 4.0})
+    left = [Rejected("a", "rung 0", ""), Rejected("b", "rung 2", ""), Rejected("c", "rung 1", "")]
+    said = sentences(search, winner, [], [], left)
+    assert "4 ms for a batch of 64" in said[0]
+    assert "2 given up while they were trained, 1 timed untrained and never trained" in said[-1]
+    numbers = {name for row in (stage("s", 0, 0), left[0]) for name, value in row.to_json().items()
+               if not isinstance(value, str)}  # fmt: skip
+    assert numbers <= set(units(search))

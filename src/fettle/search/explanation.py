@@ -25,14 +25,16 @@ if TYPE_CHECKING:
     from fettle.search.optimize import Search
 
 _RUNS = 20
+SHARES = ("top1", "agreement")  # metrics that are shares of examples
 Rows = list[dict[str, Any]]
 
 
 def explain(search: Search, winner: Trial) -> dict[str, Any]:
     """Return the explanation as a JSON object.
 
-    `why` holds sentences; `layers`, `stages` and `rejected` rows; `unknown` says what could not be
-    found out, by part. It never raises for what a part can't tell.
+    `units` tells the unit of every number, by its name; `why` holds sentences; `layers`, `stages`
+    and `rejected` rows; `unknown` says what could not be found out, by part. It never raises for
+    what a part can't tell.
     """
     base, unknown = search.base, {}
 
@@ -54,6 +56,7 @@ def explain(search: Search, winner: Trial) -> dict[str, Any]:
         "stages": [row.to_json() for row in stages],
         "rejected": [row.to_json() for row in others],
         "unknown": unknown,
+        "units": units(search),
     }
 
 
@@ -68,17 +71,14 @@ def sentences(
     before, after = (float(t.row["comparable_ms"]) for t in (search.base, winner))
     said = [] if winner is not search.base else [_NOTHING_BETTER]
     said += [
-        f"{winner.recipe} takes {after:.3g} ms a request and the untouched model, where it is"
-        f" fastest ({search.base.runtime}), {before:.3g} ms: {before / after:.2f} times as fast."
+        f"{winner.recipe} takes {after:.3g} ms for a batch of {search.setting.batch} and the"
+        f" untouched model, where it is fastest ({search.base.runtime}), {before:.3g} ms:"
+        f" {before / after:.2f} times as fast."
     ]
     said += _said_of_layers(layers)
     if stages:
-        worst = max(stages, key=lambda stage: stage.lost)
-        said.append(
-            f"Of {search.task.metric} it lost {100 * stages[-1].drop:+.2f} pp on the first"
-            f" {worst.n:,} examples of select, most in `{worst.stage}`: {100 * worst.lost:+.2f} pp."
-        )
-    counts = Counter(other.why.partition(" ")[0] for other in others)
+        said.append(_said_of_stages(search.task.metric, stages))
+    counts = Counter(_kind(other.why) for other in others)
     if counts:
         told = ", ".join(f"{n} {_MEANING.get(why, why)}" for why, n in counts.most_common())
         said.append(f"{len(others)} others were tried and left: {told}.")
@@ -90,11 +90,50 @@ _MEANING = {
     "slower": "no faster",
     "unlikely": "faster but not likely to be proven",
     "failed": "not proven on test",
+    "rung 0": "timed untrained and never trained",
     "rung": "given up while they were trained",
     "refused": "that could not be made or run",
     "reference": "for reference",
     "others": "not made by what was asked for",
 }
+
+
+def _kind(why: str) -> str:
+    """Return the word for a reason: `rung 0` was never trained, all other rungs were."""
+    return why if why == "rung 0" else why.partition(" ")[0]
+
+
+def _said_of_stages(metric: str, stages: Sequence[StageLoss]) -> str:
+    """Say what was lost or gained in all, and which step lost most, in the metric's unit."""
+    worst = max(stages, key=lambda stage: stage.lost)
+    on = f"on the first {worst.n:,} examples of select"
+    said = f"Of {metric} it {_lost(metric, stages[-1].drop)} {on}"
+    if worst.lost <= 0:
+        return f"{said}; no step lost any."
+    return f"{said}; `{worst.stage}` lost most: {_amount(metric, worst.lost)}."
+
+
+def _lost(metric: str, drop: float) -> str:
+    return f"{'gained' if drop < 0 else 'lost'} {_amount(metric, abs(drop))}"
+
+
+def _amount(metric: str, amount: float) -> str:
+    """Return a difference of scores: shares of examples in percentage points, others as numbers."""
+    return f"{100 * amount:.2f} pp" if metric in SHARES else f"{amount:.4f}"
+
+
+def units(search: Search) -> dict[str, str]:
+    """Return the unit of every number in an explanation, by the name that it bears there."""
+    score = "share of examples, 0 to 1" if search.task.metric in SHARES else search.task.metric
+    return {
+        **dict.fromkeys(
+            ("ms", "before_ms", "after_ms"), f"ms for a batch of {search.setting.batch}"
+        ),
+        **dict.fromkeys(("before_macs", "after_macs"), "multiply-accumulates"),
+        **dict.fromkeys(("score", "lost", "drop"), score),
+        "promise": "chance of a pass, 0 to 1",
+        "n": "examples",
+    }
 
 
 def _said_of_layers(layers: Sequence[LayerChange]) -> list[str]:
