@@ -10,6 +10,7 @@ from torch import nn
 
 from fettle import models
 from fettle.core.errors import ModelError
+from fettle.models._origin import ATTRIBUTE
 from fettle.models.cifar import Shortcut
 
 
@@ -107,6 +108,44 @@ def test_removed_and_replaced_blocks_come_back(tmp_path):
     del module.layer1[2]
     module.layer2[1] = nn.Identity()
     check_round_trip(module, tmp_path / "m", batch())
+
+
+class Late(nn.Module):
+    """Makes its table at the first forward pass, as ConViT does, and never saves it."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("table", torch.zeros(1), persistent=False)
+
+    def forward(self, x):
+        if len(self.table) != x.shape[-1]:
+            self.table = torch.arange(1.0, x.shape[-1] + 1)
+        return x * self.table
+
+
+@pytest.fixture
+def late(monkeypatch):
+    """A module with such a table after its first forward pass, opened as any other."""
+    module = models.load("cifar:resnet8x0.5")
+    monkeypatch.setattr(
+        "fettle.models._store.rebuild",
+        lambda origin: nn.Sequential(models.load(origin.spec), Late()).eval(),
+    )
+    whole = nn.Sequential(module, Late()).eval()
+    setattr(whole, ATTRIBUTE, models.origin_of(module))
+    whole(batch())
+    return whole
+
+
+def test_a_table_that_the_first_pass_makes_comes_back(late, tmp_path):
+    check_round_trip(late, tmp_path / "m", batch())
+
+
+def test_a_folder_without_a_changed_table_is_refused(late, tmp_path):
+    models.save(late, tmp_path / "m")
+    (tmp_path / "m" / "buffers.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"`1\.table` of shape"):
+        models.open(tmp_path / "m")
 
 
 def test_saving_again_replaces_the_folder(tmp_path):

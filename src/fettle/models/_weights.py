@@ -23,10 +23,19 @@ def save_weights(module: nn.Module, path: str | Path) -> None:
     Raises:
         StorageError: the disk is full, or the folder can't be written.
     """
+    write_tensors(module.state_dict(), path)
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    """Write tensors by name to `path`, a safetensors file.
+
+    Raises:
+        StorageError: the disk is full, or the folder can't be written.
+    """
     from safetensors.torch import save
 
     # clones: safetensors refuses tensors that share memory, such as tied weights
-    state = {k: v.detach().cpu().clone().contiguous() for k, v in module.state_dict().items()}
+    state = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
     with replacing(Path(path)) as temporary:
         temporary.write_bytes(save(state))  # save_file has an error of its own for a full disk
 
