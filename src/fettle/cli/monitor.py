@@ -1,12 +1,14 @@
-"""Tell how a served model does: traffic, latency, failures, A/B, cost and alerts."""
+"""Tell how a served model does: traffic, latency, failures, drift, A/B, cost and alerts."""
 
 from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from fettle.cli._assessment import add_assessment, assessed, assessment_lines
 from fettle.cli._dashboard import (
     add_dashboard,
     conclude,
@@ -17,6 +19,9 @@ from fettle.cli._dashboard import (
 from fettle.cli._options import positive
 from fettle.cli._outcome import Outcome
 from fettle.core.errors import InputError
+
+if TYPE_CHECKING:
+    from fettle.core.bundle import Bundle
 
 _WIDTH = 78
 _SHOWN = 20  # windows
@@ -39,14 +44,19 @@ def options(parser: argparse.ArgumentParser) -> None:
         help="length of a window; default: some dozens",
     )
     parser.add_argument(
-        "--bundle", type=Path, metavar="BUNDLE", help="compare with what its checklist measured"
+        "--bundle",
+        type=Path,
+        metavar="BUNDLE",
+        help="compare with what its checklist measured, and with its drift reference",
     )
+    add_assessment(parser)
     add_dashboard(parser)
 
 
 def run(args: argparse.Namespace) -> Outcome:
     """Summarize the log."""
-    manifest = _manifest(args.bundle)
+    bundle = _bundle(args.bundle)
+    manifest = bundle.manifest if bundle else None
     written = emit_prometheus(args.emit_prometheus, manifest) if args.emit_prometheus else []
     if args.log is None:
         if not written:
@@ -57,7 +67,7 @@ def run(args: argparse.Namespace) -> Outcome:
 
     wanted = wanted_of(args, manifest)
     with open_source(args.log) as log:
-        result = gather(log, wanted)
+        result = gather(log, replace(wanted, known=assessed(args, bundle, log)))
     code = conclude(args, result)
     return Outcome({**result, "written": written}, text_of(result), code)
 
@@ -73,15 +83,15 @@ def text_of(result: dict[str, Any]) -> str:
     if result["losses"]:
         lost = ", ".join(f"{count} {kind}" for kind, count in result["losses"].items())
         lines += ["", f"not in the log: {lost}"]
-    return "\n".join([*lines, "", *lines_of(result)]).rstrip()
+    return "\n".join([*lines, "", *assessment_lines(result), *lines_of(result)]).rstrip()
 
 
-def _manifest(bundle: Path | None) -> Any:
-    if bundle is None:
+def _bundle(path: Path | None) -> Bundle | None:
+    if path is None:
         return None
     from fettle.core.bundle import Bundle
 
-    return Bundle.open(bundle).manifest
+    return Bundle.open(path)
 
 
 def _series(series: dict[str, Any], seconds: float) -> list[str]:

@@ -29,6 +29,9 @@ class MMD(Detector):
 
     kinds: ClassVar[tuple[Kind, ...]] = ("vector",)
 
+    resamples: Annotated[
+        int, Range(99, 99_999), "times that rows are dealt again; p is at least their inverse"
+    ] = 499
     bandwidth: Annotated[
         float, Range(0, 1e12), "width of the kernel; 0 for the median distance in the reference"
     ] = 0.0

@@ -233,7 +233,7 @@ class _Bench:
 
     def _score(self, name: str, reference: np.ndarray, values: np.ndarray) -> DriftScore:
         if name not in self._fitted:
-            detector = self._plan.detector(kind_of(reference), 2 * len(self._reference))
+            detector = self._plan.detector(kind_of(reference), len(self._reference))
             self._fitted[name] = detector.fit(reference)
             self.detectors[name] = detector.name()
         return self._fitted[name].score(values, self._plan.alpha)
