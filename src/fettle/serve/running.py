@@ -12,11 +12,14 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from fettle.core.bundle import is_bundle
 from fettle.monitor.answered import Answered
 from fettle.monitor.capsule import Capsules
+from fettle.monitor.dashboard.live import Live, Showing
 from fettle.monitor.log import PredictionLog
 from fettle.monitor.metrics import Family, Latencies, log_families
 from fettle.serve._observing import Channel, Told
+from fettle.serve._places import given
 from fettle.serve.http.access import AccessLog
 from fettle.serve.http.handlers import Handlers
 from fettle.serve.http.metrics import (
@@ -63,8 +66,9 @@ async def serve(
     repository = Repository(settings)
     for text in bundles:
         repository.give(text)
-    with _observers(settings) as observers:
-        riding = rollout_of(wanted or RolloutSettings(), settings, repository, observers.record)
+    wanted = wanted or RolloutSettings()
+    with _observers(settings, _showing(bundles, settings, wanted)) as observers:
+        riding = rollout_of(wanted, settings, repository, observers.record)
         models = _Models(repository, riding)
         told = [*riding.observers, *observers.all]  # what compares ends before what records it
         service = Service(repository, settings, riding.route, told, riding.ready)
@@ -105,7 +109,8 @@ def _server(service: Service, gate: Gate, observers: _Observers, models: _Models
     metrics = Metrics(service, [observers.families, models.rollout.families])
     metrics.add(lambda: worker_families(models.workers_lost()))
     metrics.add(lambda: channel_families(service.channels))
-    handlers = Handlers(service, observers.log, metrics, models.rollout, observers.room)
+    page = observers.dashboard.answer if observers.dashboard else None
+    handlers = Handlers(service, observers.log, metrics, models.rollout, observers.room, page)
     access = observers.access.add if observers.access else None
     app = app_of(handlers, gate, access, observers.tracing)
     server = Server(app, service.settings, reload=models.reload)
@@ -157,9 +162,12 @@ class _Observers:
 
     Attributes:
         room: for the bodies of requests of all protocols.
+        dashboard: the page on what the log says; None without a log.
     """
 
-    def __init__(self, settings: Settings, stack: contextlib.ExitStack) -> None:
+    def __init__(
+        self, settings: Settings, showing: Showing | None, stack: contextlib.ExitStack
+    ) -> None:
         self.latencies = Latencies()
         self.room = Room(settings)
         self.log = PredictionLog(settings.log, settings) if settings.log else None
@@ -169,6 +177,10 @@ class _Observers:
         self.all: list[Observer | Told] = [self.latencies, *kept]
         if self.log is not None:
             stack.callback(self.log.close)
+        self.dashboard = Live(showing) if showing else None
+        if self.dashboard is not None:
+            self.dashboard.start()
+            stack.callback(self.dashboard.close)
         self.access = AccessLog(sys.stderr.buffer) if settings.access_log else None
         if self.access is not None:
             stack.callback(self.access.close)
@@ -191,7 +203,16 @@ def _capsules(settings: Settings) -> Channel | None:
     return Channel(Capsules(settings.capsules, settings.redact))
 
 
+def _showing(bundles: Sequence[str], settings: Settings, wanted: RolloutSettings) -> Showing | None:
+    """Return what the dashboard shows; None without a log. A lone bundle is held to its word."""
+    if not settings.log:
+        return None
+    paths = [given(text)[2] for text in bundles]
+    alone = str(paths[0]) if len(paths) == 1 and is_bundle(paths[0]) else ""
+    return Showing(str(settings.log), bundle=alone, share=wanted.split if wanted.ab else None)
+
+
 @contextlib.contextmanager
-def _observers(settings: Settings) -> Iterator[_Observers]:
+def _observers(settings: Settings, showing: Showing | None) -> Iterator[_Observers]:
     with contextlib.ExitStack() as stack:
-        yield _Observers(settings, stack)
+        yield _Observers(settings, showing, stack)

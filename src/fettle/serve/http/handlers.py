@@ -9,8 +9,9 @@ from typing import Any, Protocol
 import orjson
 
 from fettle.core.errors import InputError
+from fettle.monitor.dashboard.live import Answer
 from fettle.monitor.prediction import Label
-from fettle.serve.errors import BadRequest, Conflict, Forbidden, NotReady, Refused
+from fettle.serve.errors import BadRequest, Conflict, Forbidden, NotFound, NotReady, Refused
 from fettle.serve.http._body import Bodies, HungUp
 from fettle.serve.http._exchange import BINARY, Call, Reply, told
 from fettle.serve.http.openapi import describe
@@ -47,6 +48,8 @@ class Handlers:
         metrics: returns what Prometheus reads, and its content type.
         riding: what rides along with the models; None for nothing.
         room: for the bodies of requests.
+        page: answers for the dashboard, given a query and the mark of the page that the caller has;
+            None where there is no log.
     """
 
     def __init__(
@@ -56,8 +59,10 @@ class Handlers:
         metrics: Callable[[], tuple[bytes, str]] | None = None,
         riding: Riding | None = None,
         room: Room | None = None,
+        page: Callable[[bytes, bytes], Answer] | None = None,
     ) -> None:
         self._service, self._labels, self._metrics = service, labels, metrics
+        self._page = page
         self._riding, self._limits = riding, service.settings
         self._bodies = Bodies(service.settings, room or Room(service.settings))
         self._description = orjson.dumps(describe())
@@ -227,9 +232,19 @@ class Handlers:
         del call, name, version
         return Reply(200, self._description)
 
+    async def dashboard(self, call: Call, name: str, version: str | None) -> Reply:
+        """Show how the models do, as far as the log knows."""
+        del name, version
+        if self._page is None:
+            raise NotFound("the dashboard is made from a log: start the server with --log FILE")
+        query = call.scope.get("query_string", b"")
+        return Reply(*self._page(query, call.headers.get(b"if-none-match", b"")))
+
     async def front(self, call: Call, name: str, version: str | None) -> Reply:
-        """Say where to find what."""
-        del call, name, version
+        """Say where to find what; a browser is sent to the dashboard, where there is one."""
+        del name, version
+        if self._page is not None and b"text/html" in call.headers.get(b"accept", b""):
+            return Reply(307, headers=[(b"location", b"/dashboard")])
         return told({**self._service.metadata(), "description": "/openapi.json"})
 
     async def _document(self, call: Call, kinds: dict[str, type]) -> dict[str, Any]:

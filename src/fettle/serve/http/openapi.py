@@ -218,8 +218,11 @@ def _request(route: Route) -> dict[str, Any]:
     return {"required": route.handler in _EXPECTED, "content": content}
 
 
+_KINDS = {"metrics": "text/plain", "dashboard": "text/html"}
+
+
 def _responses(route: Route) -> dict[str, Any]:
-    kind = "text/plain" if route.handler == "metrics" else "application/json"
+    kind = _KINDS.get(route.handler, "application/json")
     schema = _of(_ANSWERS[route.handler]) if route.handler in _ANSWERS else {}
     content = {kind: {"schema": schema}}
     if route.handler == "infer":

@@ -46,6 +46,7 @@ _MODEL = {
 }
 ROUTES: dict[str, dict[str, Route]] = {
     "/": {"GET": Route("front", "anyone", "Where to find what")},
+    "/dashboard": {"GET": Route("dashboard", "control", "A page on how the models do")},
     "/v2": {"GET": Route("server", "anyone", "Name, version and extensions of the server")},
     "/v2/health/live": {"GET": Route("live", "anyone", "Whether the server runs")},
     "/v2/health/ready": {"GET": Route("ready", "anyone", "Whether all its models answer")},
