@@ -75,6 +75,21 @@ def test_several_operators_at_once(tmp_path):
     assert "`Det` (node `volume`)" in said
 
 
+def test_onnxruntimes_own_quantization_is_refused_with_the_way_out(tmp_path):
+    nodes = [
+        node("QuantizeLinear", "x s z", "q"),
+        node("QGemm", "q s z w s z", "y", name="fc", domain="com.microsoft"),
+    ]
+    weights = {"s": np.float32(0.1), "z": np.uint8(0), "w": np.ones((4, 4), np.uint8)}
+    own = [("com.microsoft", 1)]
+    path = write(tmp_path / "m.onnx", nodes, weights=weights, domains=own, **ROW)
+    RUNTIMES.make("onnxruntime", threads=1).build(path).close()
+    said = refused("openvino", path)
+    assert "operator `com.microsoft.QGemm` (node `fc`)" in said
+    assert "give the float model to `graph.static_int8`" in said
+    assert "QuantFormat.QDQ" in said
+
+
 def test_a_type_that_an_engine_has_no_kernel_for(tmp_path):
     shape, double = [1, 1, 4, 4], TensorProto.DOUBLE
     path = write(

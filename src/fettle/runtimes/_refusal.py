@@ -10,6 +10,12 @@ from pathlib import Path
 from fettle.core.errors import ModelError
 from fettle.runtimes import _graphs
 
+_CONTRIB = "com.microsoft"
+_QUANTIZED = re.compile(r"QLinear|QGemm|QAttention|DynamicQuantize|MatMulInteger")
+_FLOAT_INSTEAD = (
+    "; it is onnxruntime's own form of quantization: give the float model to `graph.static_int8`,"
+    " or quantize it with `quant_format=QuantFormat.QDQ`"
+)
 _SHOWN = 3
 _LONGEST = 400
 # Each finds an operator's type and, where the engine says it, its domain and the node's name.
@@ -62,11 +68,16 @@ def refusal(engine: str, error: Exception, model: Path | bytes) -> ModelError:
     """Return the error that says which operator `engine` can't run, and its own reason."""
     text = str(error)
     reason = _reason(text) or type(error).__name__
-    told = list(dict.fromkeys(_named(mention, model) for mention in _mentions(text)))
+    mentions = _mentions(text)
+    told = list(dict.fromkeys(_named(mention, model) for mention in mentions))
     if not told:
         return ModelError(f"{engine} refuses the model: {reason}")
     more = f" and {len(told) - _SHOWN} other operators" if len(told) > _SHOWN else ""
-    return ModelError(f"{engine} refuses the model: {', '.join(told[:_SHOWN])}{more}: {reason}")
+    own = any(m.domain == _CONTRIB and _QUANTIZED.match(m.op) for m in mentions)
+    advice = _FLOAT_INSTEAD if own else ""
+    return ModelError(
+        f"{engine} refuses the model: {', '.join(told[:_SHOWN])}{more}: {reason}{advice}"
+    )
 
 
 def _mentions(text: str) -> list[_Mention]:
