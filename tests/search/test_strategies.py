@@ -1,6 +1,7 @@
 """Strategies on a search that is played: what they propose, and whom they let go on."""
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -20,6 +21,11 @@ def by_ratio_alone(monkeypatch):
     monkeypatch.setattr("fettle.search.strategies._shapes.allocated_shapes", lambda search: [])
 
 
+def task_of(shape):
+    """Return a task of one input, of which only the shape is asked."""
+    return SimpleNamespace(signature=SimpleNamespace(inputs=[SimpleNamespace(shape=(-1, *shape))]))
+
+
 class Played:
     """A search in which time and loss follow from a recipe: a fake, for real ones take minutes.
 
@@ -35,6 +41,7 @@ class Played:
         self.setting = SimpleNamespace(budget=Budget(max_drop=max_drop))
         self.leader = SimpleNamespace(row={"comparable_ms": 10.0})
         self.clock = SimpleNamespace(left=math.inf)
+        self.task = task_of((3, 32, 32))
         self.sketched, self.attempted = [], []
 
     def sketch(self, recipe, score=False):
@@ -139,6 +146,25 @@ def test_the_fastest_that_came_through_is_attempted_quantized():
     assert all(
         r.steps[-1].name() in ("quantize.static", "quantize.aware") for r in search.attempted
     )
+
+
+@pytest.mark.parametrize(
+    ("operators", "last"),
+    [({"MatMul": 9}, "graph.dynamic_int8"), ({"Conv": 9, "Gemm": 1}, "graph.static_int8")],
+)
+@pytest.mark.parametrize("hardness", [0.05, 0.3])
+def test_free_lengths_are_quantized_on_the_graph(monkeypatch, operators, last, hardness):
+    """Never as torch captures it, which is for a single length; nor trained for that."""
+    monkeypatch.setattr(
+        "fettle.search.strategies.training_free.operators_of", lambda model: operators
+    )
+    search = Played(hardness=hardness)
+    search.task, search.wish = task_of((-1,)), Wish()
+    search.workshop = SimpleNamespace(source=SimpleNamespace(is_onnx=False))
+    search.trials = [SimpleNamespace(is_plain=True, model=Path("plain.onnx"))]
+    InRounds().explore(search)
+    made = search.sketched + search.attempted
+    assert {recipe.steps[-1].name() for recipe in made} == {last}
 
 
 @pytest.mark.parametrize("limit", [5, 20, 60, 200])

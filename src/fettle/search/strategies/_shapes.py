@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from fettle.core.recipe import Recipe, parse_step
 from fettle.search.strategies._allocated import allocated_shapes
+from fettle.search.strategies.training_free import last_for
 
 if TYPE_CHECKING:
     from fettle.core.plugin import Plugin
@@ -47,7 +48,7 @@ def shapes(search: Search) -> list[Shape]:
     found = []
     bar = search.leader.row["comparable_ms"] * (1 - search.least_gain)
     for steps in _far_apart_first(proposals(search)):
-        recipe = Recipe((*steps, parse_step("quantize.static")))
+        recipe = Recipe((*steps, parse_step(last_for(search))))
         foretold = search.predict(recipe)
         if foretold is not None and foretold.low >= bar:
             continue

@@ -24,6 +24,7 @@ from fettle.search.strategies._curves import Curves
 from fettle.search.strategies._pace import Pace
 from fettle.search.strategies._shapes import Shape, shapes
 from fettle.search.strategies._strategy import Strategy
+from fettle.search.strategies.training_free import has_free_lengths, last_for
 from fettle.search.study import Candidate
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ RATES = (0.01, 0.02, 0.05, 0.05)
 GROWTH = 3
 NEAR = 2.0  # times the budget: what quantization-aware training may win back
 LEAST_BUDGET = 0.002
-_STATIC = "quantize.static"
 _AWARE = "quantize.aware(epochs=2)"
 
 
@@ -77,12 +77,14 @@ class InRounds(Strategy):
             taught = (*taught, parse_step(f"distill.logits({_knobs(epochs, RATES[rung])})"))
             until = pace.until(len(RUNGS) - rung)
             trained = self._rung(search, field[:most], taught, pace, until)
-            self._finish(search, [t for t in trained if t.promise >= LIKELY], _STATIC)
+            self._finish(search, [t for t in trained if t.promise >= LIKELY], last_for(search))
             for each in trained:
                 curves.add(each.shape, total, each.drop)
             end = total + pace.epochs(sum(RUNGS[rung + 1 :]), 0)
             field = _survivors(search, trained, curves, end)
             most = max(most // GROWTH, 1)
+        if has_free_lengths(search):  # training for it captures one length
+            return
         near = NEAR * _budget(search)
         missed = [t for t in trained if t.promise < LIKELY and t.drop <= near]
         self._finish(search, missed, _AWARE)
@@ -101,7 +103,7 @@ class InRounds(Strategy):
             if trained and search.clock.left < until:
                 break
             steps = shape.trained(*taught)
-            trial = search.sketch(Recipe((*steps, parse_step(_STATIC))), score=True)
+            trial = search.sketch(Recipe((*steps, parse_step(last_for(search)))), score=True)
             if trial is None:
                 continue
             pace.observe(trial, taught[-1])

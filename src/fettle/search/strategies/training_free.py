@@ -17,6 +17,7 @@ from fettle.search.study import Candidate
 if TYPE_CHECKING:
     from fettle.search.optimize import Search
 
+_DYNAMIC = "graph.dynamic_int8"
 _PRODUCTS = ("MatMul", "Gemm", "LSTM", "GRU", "RNN")
 
 
@@ -39,14 +40,29 @@ def lines_for(search: Search) -> list[str]:
     static = "graph.static_int8" if _on_graph(search) else "quantize.static"
     lines = [static] if "Conv" in found or has_products else []
     if has_products and found.get("Conv", 0) <= sum(found.get(op, 0) for op in _PRODUCTS):
-        lines += ["graph.dynamic_int8", "graph.weight_only", "graph.weight_only(bits=4)"]
+        lines += [_DYNAMIC, "graph.weight_only", "graph.weight_only(bits=4)"]
     return [*lines, "graph.float16"] if search.wish.objective in ("size", "memory") else lines
 
 
+def last_for(search: Search) -> str:
+    """Return the quantization without training that ends a recipe of techniques.
+
+    Where lengths are free, torch would capture a single one: what is pruned is quantized on its
+    graph, where the ranges of products are read off each input.
+    """
+    if not has_free_lengths(search):
+        return "quantize.static"
+    return _DYNAMIC if _DYNAMIC in lines_for(search) else "graph.static_int8"
+
+
+def has_free_lengths(search: Search) -> bool:
+    """Say whether an input has a free dimension besides the batch: torch captures one length."""
+    return any(size < 0 for spec in search.task.signature.inputs for size in spec.shape[1:])
+
+
 def _on_graph(search: Search) -> bool:
-    """Say whether ranges are set on the ONNX graph: torch captures one length of sequences only."""
-    free = any(size < 0 for spec in search.task.signature.inputs for size in spec.shape[1:])
-    return free or search.workshop.source.is_onnx
+    """Say whether ranges are set on the ONNX graph, and not where torch captures one."""
+    return has_free_lengths(search) or search.workshop.source.is_onnx
 
 
 def _untouched(search: Search) -> Path:
