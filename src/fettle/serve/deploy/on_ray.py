@@ -22,7 +22,7 @@ _NOT_HERE = frozenset(
     {"host", "port", "grpc_port", "log", "capsules", "redact", "certificate", "key", "insecure"}
     | {"tokens", "control_tokens", "access_log", "watch_seconds"}
 )
-_INSTALL = "pip install 'fettle[ray]'"
+_INSTALL = "pip install 'fettle[ray-serve]'"
 _TOKENS = {"token_env": "tokens", "control_token_env": "control_tokens"}
 
 
