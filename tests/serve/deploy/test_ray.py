@@ -27,7 +27,7 @@ def test_it_is_installed_with_what_the_bundle_was_proven_with(make_bundle, tmp_p
     versions = {"fettle": "0.1.0", "onnxruntime": "1.27.0"}
     written(make_bundle(tmp_path / "best", versions=versions), tmp_path / "ray")
     lines = (tmp_path / "ray" / "requirements.txt").read_text().split()
-    assert lines == ["fettle[serve,ray]==0.1.0", "onnxruntime==1.27.0"]
+    assert lines == ["fettle[ray-serve]==0.1.0", "onnxruntime==1.27.0"]
 
 
 def test_the_knobs_are_rays_options(proven, tmp_path):

@@ -52,7 +52,7 @@ class RayServe(Deployment):
         """Write the bundle, the configuration and the requirements."""
         shutil.copytree(bundle.path, folder / "bundle")
         write_text(folder / "serve.yaml", json.dumps(self.config(name), indent=2) + "\n")
-        write_text(folder / "requirements.txt", "\n".join(pins(bundle, "serve", "ray")) + "\n")
+        write_text(folder / "requirements.txt", "\n".join(pins(bundle, "ray-serve")) + "\n")
         return (
             "pip install -r {folder}/requirements.txt",
             "serve run --working-dir {folder} {folder}/serve.yaml",
