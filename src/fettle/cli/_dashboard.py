@@ -129,7 +129,9 @@ def _of_shadow(row: dict[str, Any]) -> str:
 
 def _of_ledger(ledger: dict[str, Any]) -> str:
     ratio, net = ledger["ratio"]["value"], ledger["seconds"]["net"]["value"]
+    than = f"{ratio:.2f} times less" if ratio >= 1 else f"{1 / ratio:.2f} times more"
+    turn = "save" if net >= 0 else "cost further"
     return (
-        f"{ledger['model']} {ledger['answered'][:8]} costs {ratio:.2f} times less than the shadow;"
-        f" 1,000 predictions save {net:.4g} core seconds, the shadow paid"
+        f"{ledger['model']} {ledger['answered'][:8]} costs {than} than the shadow;"
+        f" 1,000 predictions {turn} {abs(net):.4g} core seconds, the shadow paid"
     )
