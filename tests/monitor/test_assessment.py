@@ -145,9 +145,13 @@ def test_few_pairs_tell_nothing(log):
 
 def test_a_log_without_a_bundle(log):
     told = found(log(shadow=False), None)
+    assert told["ranges"] is None
     assert told["drift"] is None
     assert told["triage"] is None
+    assert told["accuracy"] is None
+    told = found(log(shadow=False, wrong=0.1), None)
     assert told["accuracy"]["proven"] is None
+    assert told["accuracy"]["by_labels"] is None  # nothing tells the names' numbers
 
 
 def test_another_log_is_the_reference(log, tmp_path):

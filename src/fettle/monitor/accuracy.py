@@ -22,7 +22,7 @@ N. Perrakis, A. Bifet, arXiv:2407.08649 (CBPE).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,7 +80,9 @@ class Accuracy:
             by: what it was calibrated on.
         """
         whole = self.labelled.interval(self.alpha)._asdict() if self.labelled.n else None
-        windows = [self._window(start, kept, calibration) for start, kept in self.windows.items()]
+        windows = [
+            self._window(start, kept, calibration) for start, kept in sorted(self.windows.items())
+        ]
         seen = [each for kept in self.windows.values() for each in kept.confidence]
         return {
             "n": sum(kept.n for kept in self.windows.values()),
@@ -117,7 +119,7 @@ def measure(log: LogFile, cut: Cut | None = None) -> Accuracy:
     width = max(1, round((asked.seconds or fitting(log.span)) * _SECOND))
     numbers = sorted(answering(log, asked.sha))
     classes = {name: at for at, name in enumerate(named_classes(log, asked.labels))}
-    for frame in log.frames(("top", "confidence", "label")):
+    for frame in log.frames(("top", "confidence", "label"), ordered=False):
         _count(found, frame.take(np.isin(frame["origin"], numbers)), width, classes)
     return found
 
@@ -250,8 +252,10 @@ def _count(found: Accuracy, frame: Frame, width: int, classes: Mapping[str, int]
         found.confidence.append((confidence[both], right[both]))
 
 
-def _numbers(labels: Iterable[Any], classes: Mapping[str, int]) -> np.ndarray:
+def _numbers(labels: np.ndarray, classes: Mapping[str, int]) -> np.ndarray:
     """Return labels as numbers of classes, NaN for none."""
+    if not (labels != None).any():  # noqa: E711 - of each element
+        return np.full(len(labels), math.nan)
     return np.array([_number(label, classes) for label in labels], dtype=np.float64)
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 _FEW = 10  # examples that a class has in the reference on average, for classes to stand singly
-_HALF = 0.5  # Jeffreys' prior: what was never seen may come
+_HALF = 0.5  # Jeffreys' prior
+_UNSEEN = 0.2  # of an example: what was never seen may come, though nothing foretells it
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +44,8 @@ def cells_of(reference: np.ndarray, bins: int) -> Cells:
 
     A class has a cell of its own, and what the reference doesn't hold has one together; of more
     classes than a tenth of its values, some share a cell, chosen by a hash and so not by chance.
+
+    Source: I. J. Good, Biometrika 40 (1953) 237–264 (how often the unseen comes).
     """
     if reference.dtype.kind == "f":
         edges = np.unique(np.quantile(reference, np.arange(1, bins) / bins, method="lower"))
@@ -52,7 +55,9 @@ def cells_of(reference: np.ndarray, bins: int) -> Cells:
     groups = max(2, len(reference) // _FEW)
     if len(names) <= groups:
         found = np.bincount(_of_classes(names, reference), minlength=len(names) + 1)
-        return Cells(found, found + _HALF, names, True)
+        masses = found + _HALF
+        masses[-1] = _UNSEEN + (found == 1).sum()  # Good and Turing: as often as what came once
+        return Cells(found, masses, names, True)
     found = np.bincount(_hashed(reference, groups), minlength=groups)
     return Cells(found, found + _HALF, names[:0], True)
 

@@ -20,6 +20,7 @@ from fettle.monitor.windows import Window, by_count, by_time
 
 _SECOND = 10**9
 _MOST = 2000  # examples of a window whose arrays are looked at
+_ROWS = 20_000  # of a window: more would not make a reference of hundreds any surer
 _AT_ONCE = 64  # requests whose arrays are held together
 _SHADOW = "shadow"
 
@@ -100,7 +101,7 @@ def _cut(log: LogFile, cut: Cut, chosen: frozenset[int]) -> Iterator[Window]:
     )
     if cut.count is not None:
         return by_count(frames, cut.count)
-    return by_time(frames, cut.seconds or fitting(log.span))
+    return by_time(frames, cut.seconds or fitting(log.span), _ROWS)
 
 
 def _answers(frame: Frame, labels: Sequence[str]) -> Columns:
