@@ -57,17 +57,32 @@ def test_more_examples_in_test_resolve_more(optimize):
 
 
 @pytest.mark.slow
-def test_an_impossible_budget_saves_the_best_effort_and_says_why(optimize, tmp_path):
+@pytest.mark.parametrize("shelf", ["prune", "prune.channels"])
+def test_an_impossible_budget_saves_the_best_effort_and_says_why(optimize, tmp_path, shelf):
     """Nothing may be lost, and strong pruning is all that is allowed."""
-    said = optimize("--max-drop", "0", "--only", "prune.channels", "--json")
+    said = optimize("--max-drop", "0", "--only", shelf, "--json")
     assert said.code == 1, said.err
     result, out = said.json, tmp_path / "out"
     assert result["verdict"] in ("fail", "inconclusive")
     assert result["budget"]["max_drop"] == 0
-    assert result["best"]["recipe"].startswith("prune.channels")
+    assert result["best"]["recipe"].startswith("prune.")
     assert result["best"]["drop"]["high"] > 0
     assert result["verdict_text"].startswith(result["verdict"])
+    assert "budget 0.0000" in result["verdict_text"]
     assert result["search"]["looks"][0]["outcome"] == result["verdict"]
     assert json.loads((out / "result.json").read_text())["verdict"] == result["verdict"]
     assert Bundle.open(out / "best").manifest.verdict["outcome"] == result["verdict"]
     assert result["verdict"] in (out / "report.html").read_text()
+    if result["verdict"] == "inconclusive" and result["needed"] is None:
+        assert "no number of examples would settle it" in result["verdict_text"]
+
+
+@pytest.mark.slow
+def test_where_nothing_can_be_made_of_what_was_named_that_is_said(optimize, tmp_path):
+    """The untouched model would be inside any budget, and isn't what was asked for."""
+    said = optimize("--max-drop", "0.5", "--only", "prune.heads")
+    assert (said.code, said.out) == (1, "")
+    told = said.err.splitlines()[-1]
+    assert told.startswith("fettle: nothing came of what `only` names (prune.heads")
+    assert "name something else" in told
+    assert not (tmp_path / "out" / "best").exists()
