@@ -128,5 +128,5 @@ def test_websockets_are_closed(proven):
 def test_without_ray_serve_it_says_what_to_install():
     from fettle.serve.deploy.on_ray import application
 
-    with pytest.raises(MissingError, match=r"fettle\[ray\]"):
+    with pytest.raises(MissingError, match=r"fettle\[ray-serve\]"):
         application({"bundle": "b", "name": "m"})
