@@ -91,11 +91,17 @@ def worker_killed(stage: Stage) -> Iterator[None]:
     stage.options += ["--isolate", "2"]
     yield
     for _ in range(3):
-        children = stage.server.family()[1:]
+        children = _workers(stage)
         assert children, "no worker processes"
         os.kill(children[-1], signal.SIGKILL)
         time.sleep(stage.seconds / 10)
     yield
+
+
+def _workers(stage: Stage) -> list[int]:
+    """Return the processes that hold engines; the dashboard's is none."""
+    commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in stage.server.family()[1:]}
+    return [pid for pid, command in commands.items() if b"fettle.serve.workers" in command]
 
 
 def reloaded(stage: Stage) -> Iterator[None]:
@@ -162,7 +168,7 @@ def shadow_hangs(stage: Stage) -> Iterator[None]:
     stage.options += ["--shadow", str(stage.folder / "shadow"), "--shadow-sample", "1",
                       "--shadow-busy", "1", "--isolate", "1"]  # fmt: skip
     yield
-    children = stage.server.family()[1:]
+    children = _workers(stage)
     assert len(children) == 2, f"the model's process and the shadow's, got {len(children)}"
     os.kill(children[-1], signal.SIGSTOP)
     time.sleep(1)  # what it had begun ends here
